@@ -1,0 +1,189 @@
+"""Paged attention in plain torch: the whole batch in a few large operations, without a loop over requests.
+
+PagedAttention (Kwon et al. 2023, section 4.1) reads each request's context through its block table. A kernel walks
+the table block by block. Torch cannot, so this file gathers: requests that look alike (similar number of queries,
+similar context) form a group, their contexts are collected into one padded tensor, and one call of
+scaled_dot_product_attention serves the group. Which rows and slots that takes is the same for every layer, so it is
+worked out once per step, in the plan.
+
+Padding never reads memory that no token has written: a padded query repeats its request's last query, a padded
+context position repeats its request's last slot and is masked. What lies in unused slots (even NaN) cannot matter,
+and no row is ever masked completely.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minivllm.attention.metadata import AttentionMetadata, LayerKVCache
+
+# Context slots (padding included) that one group gathers. On a CPU a group should stay in the cache, on a GPU it
+# should fill the device; either way it bounds the memory that attention takes beside the KV cache.
+MAX_GROUP_SLOTS = {"cpu": 4096, "cuda": 1 << 18}
+SIMILAR_CONTEXT = 128  # up to this length contexts share a group however different they are
+
+
+@dataclass(frozen=True)
+class ContextView:
+    """What a group looks at under one window: which slots, and who may see which."""
+
+    slots: Tensor  # [Rg * S] int64
+    bias: Tensor  # [Rg, 1, Q, S] in the query's dtype: 0 where a query may look, -inf elsewhere
+
+
+@dataclass(frozen=True)
+class RequestGroup:
+    """Rg requests, their queries padded to a common length Q. Positions and tables stay on the host for planning."""
+
+    query_rows: Tensor  # [Rg * Q] int64: row of the flat batch of each query
+    positions: Tensor  # [Rg, Q] position of each query in its context (host)
+    seq_lens: Tensor  # [Rg] (host)
+    block_tables: Tensor  # [Rg, max_blocks] (host)
+    block_size: int
+    real_rows: Tensor | None  # which of the Rg * Q rows are no padding; None: all of them
+    out_rows: Tensor  # the rows of the flat batch where those belong
+    views: dict[tuple[int | None, torch.dtype], ContextView] = field(default_factory=dict)
+
+    def context(self, window: int | None, dtype: torch.dtype) -> ContextView:
+        """The context under a sliding window (None: all of it), worked out on first use in a step.
+
+        Positions that have slid out of every query's window are not gathered, so their blocks may be gone already.
+        """
+        key = (window, dtype)
+        if key not in self.views:
+            self.views[key] = self._make_context(window, dtype)
+        return self.views[key]
+
+    def _make_context(self, window: int | None, dtype: torch.dtype) -> ContextView:
+        first = torch.zeros_like(self.seq_lens)
+        if window is not None:
+            first = (self.positions[:, 0] - window + 1).clamp_(min=0)  # [Rg]
+        longest = int((self.seq_lens - first).max())
+        key_positions = first[:, None] + torch.arange(longest)  # [Rg, S]
+        written = torch.minimum(key_positions, self.seq_lens[:, None] - 1).clamp_(min=0)
+        blocks = self.block_tables.gather(1, written // self.block_size)
+        slots = blocks * self.block_size + written % self.block_size
+        distance = (
+            self.positions[:, :, None] - key_positions[:, None, :]
+        )  # [Rg, Q, S], negative: in the future
+        hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
+        bias = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf"))
+        device = self.query_rows.device
+        return ContextView(slots.flatten().to(device), bias[:, None].to(device))
+
+
+@dataclass(frozen=True)
+class PagedPlan:
+    """The groups of one step. Every request with queries is in exactly one of them."""
+
+    groups: Sequence[RequestGroup]
+
+
+def build_plan(metadata: AttentionMetadata) -> PagedPlan:
+    """Group the requests of a step by number of queries (powers of two: padding stays below 2x) and by context.
+
+    Runs on the host, where group sizes are needed as numbers; on a GPU that is one synchronization per step.
+    """
+    device = metadata.slot_mapping.device
+    starts = metadata.query_start_loc.cpu().long()
+    seq_lens, block_tables = metadata.seq_lens.cpu().long(), metadata.block_tables.cpu().long()
+    query_lens = starts.diff()  # [R]
+    groups = []
+    for rows in _similar_requests(query_lens, seq_lens, MAX_GROUP_SLOTS.get(device.type, 1 << 18)):
+        lens = query_lens[rows, None]  # [Rg, 1]
+        steps = torch.arange(int(lens.max()))
+        offsets = torch.minimum(steps, lens - 1)  # [Rg, Q]: padding repeats the last query
+        query_rows = (starts[rows, None] + offsets).flatten()
+        is_real = (steps < lens).flatten()
+        real_rows = None if bool(is_real.all()) else is_real.nonzero().squeeze(1)
+        groups.append(
+            RequestGroup(
+                query_rows=query_rows.to(device),
+                positions=(seq_lens[rows, None] - lens + offsets).clamp_(min=0),
+                seq_lens=seq_lens[rows],
+                block_tables=block_tables[rows],
+                block_size=metadata.block_size,
+                real_rows=None if real_rows is None else real_rows.to(device),
+                out_rows=(query_rows if real_rows is None else query_rows[real_rows]).to(device),
+            )
+        )
+    return PagedPlan(groups)
+
+
+def _similar_requests(query_lens: Tensor, seq_lens: Tensor, max_slots: int) -> Iterator[Tensor]:
+    """Yield the request numbers of one group after the other; a loop over groups, not over requests."""
+    bucket = torch.ceil(torch.log2(query_lens.double())).long()  # -inf of an empty request becomes negative
+    order = torch.argsort((bucket << 40) + seq_lens, descending=True)
+    order = order[query_lens[order] > 0]
+    while len(order):
+        longest = max(1, int(seq_lens[order[0]]))
+        alike = bucket[order] == bucket[order[0]]
+        if longest > SIMILAR_CONTEXT:
+            alike &= 2 * seq_lens[order] > longest
+        num_alike, fitting = int(alike.sum()), max(1, max_slots // longest)
+        num_groups = -(-num_alike // fitting)
+        size = -(-num_alike // num_groups)  # even shares instead of full groups and a rest
+        yield order[:size]
+        order = order[size:]
+
+
+def paged_attention(
+    query: Tensor,
+    kv_cache: LayerKVCache,
+    metadata: AttentionMetadata,
+    *,
+    scale: float,
+    window: int | None = None,
+) -> Tensor:
+    """Causal attention of a flat batch over the paged cache, which already holds this step's keys and values.
+
+    Args:
+        query: [T, H, D]; H is a multiple of the cache's K, and query head h reads kv head h // (H // K).
+        kv_cache: one layer's cache.
+        metadata: the step; its `plan` should come from `build_plan`, else it is built here for this call alone.
+        scale: factor on the scores.
+        window: how many of the latest tokens a token sees, itself included; None: all.
+
+    Returns:
+        [T, H, D]; zeros for tokens beyond the last request (padding).
+    """
+    plan = metadata.plan if isinstance(metadata.plan, PagedPlan) else build_plan(metadata)
+    num_kv_heads, head_dim = kv_cache.key.shape[2:]
+    keys = kv_cache.key.view(-1, num_kv_heads * head_dim)  # [N * B, K * D]
+    values = kv_cache.value.view(-1, num_kv_heads * head_dim)
+    out = torch.zeros_like(query)
+    for group in plan.groups:
+        view = group.context(window, query.dtype)
+        rows, _, _, context_len = view.bias.shape
+        shape = (rows, context_len, num_kv_heads, head_dim)
+        attended = F.scaled_dot_product_attention(
+            query.index_select(0, group.query_rows).unflatten(0, (rows, -1)).transpose(1, 2),  # [Rg, H, Q, D]
+            F.embedding(view.slots, keys).view(shape).transpose(1, 2),  # [Rg, K, S, D]; a gather of rows
+            F.embedding(view.slots, values).view(shape).transpose(1, 2),
+            attn_mask=view.bias,
+            scale=scale,
+            enable_gqa=query.shape[1] != num_kv_heads,
+        )
+        flat = attended.transpose(1, 2).flatten(0, 1)  # [Rg * Q, H, D]
+        out.index_copy_(0, group.out_rows, flat if group.real_rows is None else flat[group.real_rows])
+    return out
+
+
+def reshape_and_cache(key: Tensor, value: Tensor, kv_cache: LayerKVCache, slot_mapping: Tensor) -> None:
+    """Write key and value [T, K, D] of this step's tokens into their slots of the cache, in place."""
+    kv_cache.key.flatten(0, 1).index_copy_(0, slot_mapping, key)
+    kv_cache.value.flatten(0, 1).index_copy_(0, slot_mapping, value)
+
+
+def copy_blocks(kv_caches: Sequence[LayerKVCache], pairs: Tensor) -> None:
+    """Copy whole blocks in every layer, in place. pairs: [P, 2] of (source, destination) block ids.
+
+    All sources are read before any destination is written; destinations must differ from one another.
+    """
+    sources, destinations = pairs.long().unbind(1)
+    for cache in kv_caches:
+        cache.key.index_copy_(0, destinations, cache.key.index_select(0, sources))
+        cache.value.index_copy_(0, destinations, cache.value.index_select(0, sources))

@@ -1,0 +1,128 @@
+"""What a user may set about the engine, checked in one place. `ModelConfig` (what the model's own folder says) stands beside it.
+
+The names, defaults and ranges are those of `vllm serve`; where a default differs, the field's comment says why.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from minivllm.model_config import ModelConfig
+
+__all__ = ["EngineConfig", "ModelConfig"]
+
+DTYPES = ("auto", "half", "float16", "bfloat16", "float", "float32")
+ATTENTION_BACKENDS = ("auto", "torch", "triton", "naive")
+LOAD_FORMATS = ("auto", "safetensors", "dummy")
+MAX_BLOCK_SIZE = 256
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """Settings of one engine; a value that never changes.
+
+    Raises:
+        ValueError: a field is out of range, or two fields contradict each other; one sentence that names them.
+    """
+
+    model: str = "tutor"  # the name of a model that ships with minivllm, a Hugging Face folder, or a hub id
+    tokenizer: str | None = None  # a folder or hub id; None = the model's own
+    revision: str | None = None  # of a hub id
+    trust_remote_code: bool = False
+    hf_overrides: dict[str, Any] = field(default_factory=dict)  # replaces keys of config.json
+    load_format: str = "auto"  # dummy = random weights by `seed`, for measuring without a checkpoint
+    dtype: str = "auto"  # auto = the checkpoint's on a GPU, float32 on a CPU
+    device: str = "auto"  # auto = cuda where there is one, else cpu
+    attention_backend: str = "auto"
+    enforce_eager: bool = True  # no CUDA graphs yet: eager is all there is (vLLM: False)
+    seed: int = 0  # of requests that bring none
+
+    max_model_len: int | None = None  # prompt + output tokens; None = the model's, or what the KV cache can hold
+    max_logprobs: int = 20
+
+    block_size: int = 16  # tokens
+    gpu_memory_utilization: float = 0.92  # of a GPU's memory, for weights, activations and KV cache together
+    kv_cache_memory_bytes: int | None = None  # None = see worker/kv_cache.py
+    num_gpu_blocks_override: int | None = None  # sets the number of blocks outright, the null block included
+    enable_prefix_caching: bool = True
+
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 2048
+    enable_chunked_prefill: bool = True
+    long_prefill_token_threshold: int = 0
+
+    def __post_init__(self) -> None:
+        _text("model", self.model)
+        _choice("dtype", self.dtype, DTYPES)
+        _choice("attention_backend", self.attention_backend, ATTENTION_BACKENDS)
+        _choice("load_format", self.load_format, LOAD_FORMATS)
+        _integer("block_size", self.block_size, 1, MAX_BLOCK_SIZE)
+        _integer("max_num_seqs", self.max_num_seqs, 1)
+        _integer("max_num_batched_tokens", self.max_num_batched_tokens, 1)
+        _integer("long_prefill_token_threshold", self.long_prefill_token_threshold, 0)
+        _integer("max_logprobs", self.max_logprobs, -1)
+        _integer("seed", self.seed, 0)
+        for name in ("max_model_len", "kv_cache_memory_bytes"):
+            if getattr(self, name) is not None:
+                _integer(name, getattr(self, name), 1)
+        if self.num_gpu_blocks_override is not None:
+            _integer("num_gpu_blocks_override", self.num_gpu_blocks_override, 2)
+        utilization = self.gpu_memory_utilization
+        if not _is_number(utilization) or not 0 < utilization <= 1:
+            raise ValueError(f"gpu_memory_utilization must be in (0, 1], not {utilization!r}")
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise ValueError(
+                f"max_num_batched_tokens ({self.max_num_batched_tokens}) must be at least max_num_seqs "
+                f"({self.max_num_seqs}): every running request needs one token of each step"
+            )
+
+    def check_against(self, max_model_len: int) -> None:
+        """Raise ValueError if a whole prompt could never be scheduled."""
+        if not self.enable_chunked_prefill and self.max_num_batched_tokens < max_model_len:
+            raise ValueError(
+                f"max_num_batched_tokens ({self.max_num_batched_tokens}) must be at least max_model_len "
+                f"({max_model_len}) when enable_chunked_prefill is off: a prompt is then computed in one step"
+            )
+
+
+def resolve_model(model: str) -> str:
+    """A shipped model's name becomes its folder; a folder or a hub id stays as it is.
+
+    Raises:
+        ValueError: nothing by that name ships, and it looks like neither a folder nor a hub id.
+    """
+    from minivllm import zoo
+
+    if Path(model).is_dir():
+        return model
+    if model in zoo.names():
+        return str(zoo.path(model))
+    if "/" in model and not model.startswith((".", "/", "~")):
+        return model
+    raise ValueError(
+        f"model {model!r} is neither a folder nor a hub id (owner/name), and not one that ships with minivllm "
+        f"({', '.join(zoo.names())})"
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _integer(name: str, value: Any, low: int, high: int | None = None) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
+        limits = f"at least {low}" if high is None else f"in [{low}, {high}]"
+        raise ValueError(f"{name} must be an integer {limits}, not {value!r}")
+
+
+def _choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def _text(name: str, value: Any) -> None:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{name} must be a non-empty string, not {value!r}")

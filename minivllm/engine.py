@@ -1,0 +1,256 @@
+"""LLMEngine: the loop that turns requests into tokens. `step()` is four verbs: schedule, execute, update, output."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from minivllm.config import EngineConfig, ModelConfig, resolve_model
+from minivllm.core.kv_cache_manager import KVCacheManager
+from minivllm.core.scheduler import Scheduler, SchedulerConfig, SchedulerOutput
+from minivllm.output_processor import OutputProcessor
+from minivllm.outputs import EngineStats, RequestOutput
+from minivllm.request import Request, RequestStatus
+from minivllm.sampling.random import derive_seed
+from minivllm.sampling_params import SamplingParams
+from minivllm.tokenizer import load_tokenizer
+from minivllm.worker.executor import Executor, UniprocExecutor
+from minivllm.worker.model_runner import ModelRunnerOutput
+
+logger = logging.getLogger(__name__)
+
+Prompt = str | Sequence[int] | Mapping[str, Any]  # text, token ids, {"prompt": text} or {"prompt_token_ids": ids}
+
+MAX_IN_FLIGHT = 1  # steps that may be under way at once; more needs an executor that returns before it has computed
+
+NOT_SERVED_YET = {  # field -> the value that means "not asked for"
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "repetition_penalty": 1.0,
+    "logprobs": None,
+    "prompt_logprobs": None,
+    "logit_bias": None,
+    "allowed_token_ids": None,
+    "bad_words": None,
+    "truncate_prompt_tokens": None,
+}
+
+
+class LLMEngine:
+    """One model, one KV cache, one scheduler.
+
+    Not thread-safe: one thread calls it (`AsyncLLMEngine` gives it a thread of its own).
+
+    Raises:
+        ValueError: the configuration contradicts itself or the model.
+    """
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.config = config
+        self.model_config = ModelConfig.from_pretrained(
+            resolve_model(config.model),
+            revision=config.revision,
+            trust_remote_code=config.trust_remote_code,
+            hf_overrides=config.hf_overrides or None,
+        )
+        self.tokenizer = load_tokenizer(config.tokenizer or str(self.model_config.path), config)
+        wanted_len = self._check_max_model_len()
+        self.executor: Executor = UniprocExecutor(config, self.model_config, wanted_len)
+        self.max_model_len = self._fit_max_model_len(wanted_len)
+        config.check_against(self.max_model_len)
+        self.executor.initialize_kv_cache(self.max_model_len)
+        self.kv_cache_manager = KVCacheManager(
+            self.executor.num_blocks, config.block_size, config.enable_prefix_caching
+        )
+        self.scheduler = Scheduler(self._scheduler_config(), self.kv_cache_manager)
+        self.output_processor = OutputProcessor(self.tokenizer)
+        self._in_flight: deque[tuple[SchedulerOutput, Future[ModelRunnerOutput]]] = deque()
+        self._num_requests = 0
+        self._num_prompt_tokens = 0
+        self._num_generation_tokens = 0
+        self._finished: Counter[str] = Counter()
+        logger.info("%s", self.describe_kv_cache())
+
+    # -- the loop -----------------------------------------------------------------------------------------------------
+
+    def add_request(
+        self,
+        request_id: str,
+        prompt: Prompt,
+        sampling_params: SamplingParams | None = None,
+        *,
+        priority: int = 0,
+        cache_salt: str | None = None,
+    ) -> None:
+        """Queue a request.
+
+        Raises:
+            ValueError: the prompt or a parameter does not suit this model; nothing was queued.
+        """
+        if request_id in self.output_processor:
+            raise ValueError(f"request_id {request_id!r} is in use by a request that has not finished")
+        params = sampling_params or SamplingParams()
+        text, token_ids = self._tokenize(prompt)
+        self._check_prompt(token_ids)
+        self._check_params(params)
+        room = self.max_model_len - len(token_ids)
+        request = Request(
+            request_id=request_id,
+            prompt_token_ids=token_ids,
+            sampling_params=params,
+            stop_token_ids=frozenset(params.stop_token_ids or ()).union(
+                () if params.ignore_eos else self.model_config.eos_token_ids
+            ),
+            max_tokens=min(room, params.max_tokens or room),
+            seed=derive_seed(self.config.seed, self._num_requests) if params.seed is None else params.seed,
+            priority=priority,
+            cache_salt=cache_salt,
+        )
+        self.scheduler.add_request(request)
+        self.output_processor.add(request, text)
+        self._num_requests += 1
+
+    def abort_request(self, request_ids: str | Iterable[str]) -> list[RequestOutput]:
+        """End requests at once; their blocks are free again. Unknown ids are ignored. Returns their last outputs."""
+        ids = [request_ids] if isinstance(request_ids, str) else list(request_ids)
+        return self._finish(self.scheduler.finish_requests(ids, RequestStatus.FINISHED_ABORTED))
+
+    def step(self) -> list[RequestOutput]:
+        """Schedule, execute, update, output. Returns what is new to the callers; [] when there is nothing to do."""
+        if len(self._in_flight) < MAX_IN_FLIGHT and self.scheduler.has_work():
+            scheduler_output = self.scheduler.schedule()
+            self._in_flight.append((scheduler_output, self.executor.execute_model(scheduler_output)))
+        if not self._in_flight:
+            return []
+        scheduler_output, future = self._in_flight.popleft()
+        updates = self.scheduler.update_from_output(scheduler_output, future.result().sampled_token_ids)
+        self._num_generation_tokens += sum(len(update.new_token_ids) for update in updates)
+        for request_id, stop in self.output_processor.take_in(updates).items():
+            for request in self.scheduler.finish_requests([request_id], RequestStatus.FINISHED_STOPPED):
+                request.stop_reason = stop
+        return self._finish([update.request for update in updates])
+
+    def has_unfinished_requests(self) -> bool:
+        return self.scheduler.has_unfinished_requests() or bool(self._in_flight)
+
+    def shutdown(self) -> None:
+        """Free what the executor holds."""
+        self.executor.shutdown()
+
+    def _finish(self, requests: Sequence[Request]) -> list[RequestOutput]:
+        for request in requests:
+            if request.status.finish_reason is not None:
+                self._finished[request.status.finish_reason] += 1
+                self._num_prompt_tokens += request.num_prompt_tokens
+        return self.output_processor.make_outputs(requests)
+
+    # -- what is checked at the door ----------------------------------------------------------------------------------
+
+    def _tokenize(self, prompt: Prompt) -> tuple[str | None, list[int]]:
+        if isinstance(prompt, Mapping):
+            prompt = prompt.get("prompt_token_ids", prompt.get("prompt"))  # type: ignore[assignment]
+        if isinstance(prompt, str):
+            if self.tokenizer is None:
+                raise ValueError("prompt is text, but the model folder has no tokenizer: pass token ids")
+            return prompt, self.tokenizer.encode(prompt)
+        if isinstance(prompt, Sequence) and all(isinstance(i, int) and not isinstance(i, bool) for i in prompt):
+            return None, list(prompt)
+        raise ValueError("prompt must be a string, a list of token ids, or a dict with 'prompt' or 'prompt_token_ids'")
+
+    def _check_prompt(self, token_ids: Sequence[int]) -> None:
+        if not token_ids:
+            raise ValueError("prompt is empty: it must have at least one token")
+        worst = max(token_ids) if min(token_ids) >= 0 else min(token_ids)
+        if not 0 <= worst < self.model_config.vocab_size:
+            raise ValueError(
+                f"prompt holds token id {worst}, and the model's ids are 0..{self.model_config.vocab_size - 1}"
+            )
+        if len(token_ids) >= self.max_model_len:
+            raise ValueError(
+                f"prompt has {len(token_ids)} tokens; with max_model_len {self.max_model_len} it may have at most "
+                f"{self.max_model_len - 1}, so that one token can be generated"
+            )
+
+    def _check_params(self, params: SamplingParams) -> None:
+        for name, off in NOT_SERVED_YET.items():
+            if getattr(params, name) != off:
+                raise ValueError(f"{name} is not served by this version: leave it out")
+        if params.n > 1:
+            raise ValueError(f"n must be 1 in this version, not {params.n}: send the prompt {params.n} times")
+        vocab_size = self.model_config.vocab_size
+        for token_id in params.stop_token_ids or ():
+            if token_id >= vocab_size:
+                raise ValueError(f"stop_token_ids holds {token_id}, and the model's ids are 0..{vocab_size - 1}")
+        if params.min_tokens > self.max_model_len:
+            raise ValueError(f"min_tokens ({params.min_tokens}) must not exceed max_model_len ({self.max_model_len})")
+
+    # -- sizes --------------------------------------------------------------------------------------------------------
+
+    def _check_max_model_len(self) -> int:
+        limit, asked = self.model_config.max_position_embeddings, self.config.max_model_len
+        if asked is not None and asked > limit:
+            raise ValueError(f"max_model_len ({asked}) must be at most {limit}, the model's max_position_embeddings")
+        return asked or limit
+
+    def _fit_max_model_len(self, wanted: int) -> int:
+        """What was asked for must fit; what was not asked for is made to fit."""
+        room = (self.executor.num_blocks - 1) * self.config.block_size
+        if wanted <= room:
+            return wanted
+        if self.config.max_model_len is not None:
+            raise ValueError(
+                f"max_model_len ({wanted}) does not fit: the KV cache holds {room} tokens; lower max_model_len, "
+                "or raise kv_cache_memory_bytes (num_gpu_blocks_override, if you set it)"
+            )
+        logger.warning("max_model_len is lowered from %d to %d, which is what the KV cache holds", wanted, room)
+        return room
+
+    def _scheduler_config(self) -> SchedulerConfig:
+        return SchedulerConfig(
+            max_num_seqs=self.config.max_num_seqs,
+            max_num_batched_tokens=self.config.max_num_batched_tokens,
+            max_model_len=self.max_model_len,
+            enable_chunked_prefill=self.config.enable_chunked_prefill,
+            long_prefill_token_threshold=self.config.long_prefill_token_threshold,
+        )
+
+    # -- looking in ---------------------------------------------------------------------------------------------------
+
+    def describe_kv_cache(self) -> str:
+        """One line: blocks, tokens, and how many full-length requests fit."""
+        num_blocks, block_size = self.executor.num_blocks, self.config.block_size
+        num_tokens = (num_blocks - 1) * block_size
+        return (
+            f"KV cache: {num_blocks} blocks of {block_size} tokens = {num_tokens:,} tokens, room for "
+            f"{num_tokens / self.max_model_len:.1f} requests of full length ({self.max_model_len:,} tokens)"
+        )
+
+    def stats(self) -> EngineStats:
+        """Gauges now, counters since the start."""
+        pool, cache = self.kv_cache_manager.pool, self.kv_cache_manager.stats
+        return EngineStats(
+            num_running_reqs=len(self.scheduler.running),
+            num_waiting_reqs=len(self.scheduler.waiting),
+            kv_cache_usage=pool.usage,
+            num_gpu_blocks=pool.num_blocks,
+            num_free_blocks=pool.num_free_blocks,
+            prefix_cache_queries=cache.queries,
+            prefix_cache_hits=cache.hits,
+            num_preemptions=self.scheduler.num_preemptions,
+            num_prompt_tokens=self._num_prompt_tokens,
+            num_generation_tokens=self._num_generation_tokens,
+            finished=dict(self._finished),
+        )
+
+    def block_map(self) -> dict[str, Any]:
+        """Who holds which block, for pictures."""
+        manager = self.kv_cache_manager
+        return {
+            "num_blocks": manager.pool.num_blocks,
+            "block_size": manager.block_size,
+            "free": manager.pool.num_free_blocks,
+            "requests": {request_id: table.block_ids for request_id, table in manager.tables().items()},
+        }

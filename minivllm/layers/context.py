@@ -1,0 +1,23 @@
+"""What all layers of one model share, handed to each at construction."""
+
+from dataclasses import dataclass
+
+import torch
+
+from minivllm.layers.linear_method import LinearMethod, UnquantizedLinear
+from minivllm.parallel.group import SINGLE, TensorParallel
+
+
+@dataclass(frozen=True)
+class LayerContext:
+    """Which dtype and device parameters have, how linear layers store theirs, and which rank's share they hold."""
+
+    params_dtype: torch.dtype = torch.float32
+    device: torch.device = torch.device("cpu")
+    method: LinearMethod = UnquantizedLinear()
+    tp: TensorParallel = SINGLE
+
+    def empty(self, *shape: int) -> torch.nn.Parameter:
+        """A parameter to be filled by the loader."""
+        tensor = torch.empty(*shape, dtype=self.params_dtype, device=self.device)
+        return torch.nn.Parameter(tensor, requires_grad=False)

@@ -1,0 +1,152 @@
+"""LLM: the offline front door. A list of prompts in, the same list of answers out, batched as the KV cache allows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from minivllm.config import EngineConfig
+from minivllm.engine import LLMEngine, Prompt
+from minivllm.outputs import RequestOutput
+from minivllm.sampling_params import RequestOutputKind, SamplingParams
+
+Message = Mapping[str, Any]  # {"role": "user", "content": "..."}
+
+
+class LLM:
+    """A model with its engine.
+
+    Args:
+        model: the name of a shipped model (`tutor`), a Hugging Face folder, or a hub id.
+        **engine_args: any field of `EngineConfig`.
+
+    Raises:
+        ValueError: an argument is out of range or does not suit the model.
+
+    Example:
+        >>> LLM("tutor").generate("Once upon a time", SamplingParams(max_tokens=20))[0].outputs[0].text
+    """
+
+    def __init__(self, model: str = "tutor", **engine_args: Any) -> None:
+        known = EngineConfig.__dataclass_fields__
+        unknown = sorted(set(engine_args) - set(known))
+        if unknown:
+            raise ValueError(f"LLM got an unknown argument {unknown[0]!r}; it knows: {', '.join(known)}")
+        self.llm_engine = LLMEngine(EngineConfig(model=str(model), **engine_args))
+        self._num_calls = 0
+
+    def get_tokenizer(self) -> Any:
+        """The Hugging Face tokenizer; None if the model folder has none."""
+        return self.llm_engine.tokenizer
+
+    def get_default_sampling_params(self) -> SamplingParams:
+        """What the model's generation_config.json recommends, over the defaults of SamplingParams."""
+        known = SamplingParams.__dataclass_fields__
+        defaults = self.llm_engine.model_config.generation_defaults
+        return SamplingParams(**{name: value for name, value in defaults.items() if name in known})
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        use_tqdm: bool = True,
+        priority: Sequence[int] | None = None,
+    ) -> list[RequestOutput]:
+        """Complete prompts; the outputs come in the order of the prompts.
+
+        Args:
+            prompts: one prompt or a list; each is text, token ids, or a dict with `prompt` or `prompt_token_ids`.
+            sampling_params: one for all, or one for each; None = `get_default_sampling_params()`.
+            use_tqdm: show a progress bar.
+            priority: one number for each prompt, lower is earlier.
+
+        Raises:
+            ValueError: a prompt or parameter does not suit; no prompt was run.
+        """
+        prompt_list = _as_list(prompts)
+        params = self._one_for_each(sampling_params, len(prompt_list))
+        if priority is not None and len(priority) != len(prompt_list):
+            raise ValueError(f"priority has {len(priority)} entries for {len(prompt_list)} prompts")
+        self._num_calls += 1
+        ids = [f"{self._num_calls}-{index}" for index in range(len(prompt_list))]
+        try:
+            for index, (request_id, prompt, one) in enumerate(zip(ids, prompt_list, params, strict=True)):
+                one = one.with_output_kind(RequestOutputKind.FINAL_ONLY)
+                self.llm_engine.add_request(request_id, prompt, one, priority=priority[index] if priority else 0)
+            outputs = self._run(len(ids), use_tqdm)
+        except BaseException:  # also Ctrl-C in a notebook: leave no half-run request behind
+            self.llm_engine.abort_request(ids)
+            raise
+        return [outputs[request_id] for request_id in ids]
+
+    def chat(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        use_tqdm: bool = True,
+        chat_template: str | None = None,
+        add_generation_prompt: bool = True,
+    ) -> list[RequestOutput]:
+        """Answer one conversation, or a list of them.
+
+        Raises:
+            ValueError: the model has no chat template, a message is malformed, or as `generate`.
+        """
+        if not messages:
+            raise ValueError("messages is empty: give at least one {'role': ..., 'content': ...}")
+        conversations = [messages] if isinstance(messages[0], Mapping) else list(messages)
+        prompts = [
+            {"prompt_token_ids": self._render(conversation, chat_template, add_generation_prompt)}
+            for conversation in conversations
+        ]
+        return self.generate(prompts, sampling_params, use_tqdm=use_tqdm)
+
+    def reset_prefix_cache(self) -> bool:
+        """Forget cached blocks; False while requests hold blocks."""
+        return self.llm_engine.kv_cache_manager.reset_prefix_cache()
+
+    def _render(self, messages: Any, chat_template: str | None, add_generation_prompt: bool) -> list[int]:
+        tokenizer = self.get_tokenizer()
+        if tokenizer is None or not (chat_template or tokenizer.chat_template):
+            raise ValueError("chat needs a chat template, and this model's tokenizer has none: pass chat_template")
+        for message in messages:
+            if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
+                raise ValueError("every message must be a dict with 'role' and 'content'")
+        text = tokenizer.apply_chat_template(
+            list(messages), chat_template=chat_template, add_generation_prompt=add_generation_prompt, tokenize=False
+        )
+        return tokenizer.encode(text, add_special_tokens=False)
+
+    def _one_for_each(self, params: Any, count: int) -> list[SamplingParams]:
+        if params is None:
+            params = self.get_default_sampling_params()
+        if isinstance(params, SamplingParams):
+            return [params] * count
+        if len(params) != count:
+            raise ValueError(f"sampling_params has {len(params)} entries for {count} prompts: give one, or one for each")
+        return list(params)
+
+    def _run(self, total: int, use_tqdm: bool) -> dict[str, RequestOutput]:
+        outputs: dict[str, RequestOutput] = {}
+        num_tokens = 0
+        with tqdm(total=total, desc="Processed prompts", disable=not use_tqdm, dynamic_ncols=True) as bar:
+            while self.llm_engine.has_unfinished_requests():
+                for output in self.llm_engine.step():
+                    outputs[output.request_id] = output
+                    num_tokens += len(output.outputs[0].token_ids)
+                    bar.set_postfix_str(f"{num_tokens} output tokens")
+                    bar.update()
+        return outputs
+
+
+def _as_list(prompts: Any) -> list[Prompt]:
+    """One prompt, or several? Text, a dict and a list of ints are one."""
+    if isinstance(prompts, (str, Mapping)):
+        return [prompts]
+    if not prompts:
+        raise ValueError("prompts is empty: give at least one prompt")
+    return [prompts] if isinstance(prompts[0], int) else list(prompts)

@@ -1,0 +1,70 @@
+"""What a caller gets back: RequestOutput, one CompletionOutput per choice, and the times of a request's life."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class CompletionOutput:
+    """One generated continuation of a prompt.
+
+    `stop_reason` is None for an end-of-sequence token or the length limit, the string for a stop string, and the id for
+    one of `stop_token_ids`.
+    """
+
+    index: int
+    text: str
+    token_ids: list[int]
+    cumulative_logprob: float | None = None
+    logprobs: list[dict[int, Any]] | None = None
+    finish_reason: str | None = None  # stop, length, abort, error; None while it runs
+    stop_reason: int | str | None = None
+    lora_request: None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.finish_reason is not None
+
+
+@dataclass
+class RequestMetrics:
+    """Moments in seconds of `time.monotonic()`; None = not yet."""
+
+    arrival_time: float
+    first_scheduled_time: float | None = None
+    first_token_time: float | None = None
+    finished_time: float | None = None
+
+
+@dataclass
+class RequestOutput:
+    """The state of one request after a step, or at its end (see `SamplingParams.output_kind`)."""
+
+    request_id: str
+    prompt: str | None
+    prompt_token_ids: list[int]
+    outputs: list[CompletionOutput]
+    finished: bool
+    prompt_logprobs: list[dict[int, Any] | None] | None = None
+    metrics: RequestMetrics | None = None
+    lora_request: None = None
+    num_cached_tokens: int = 0  # prompt tokens whose keys and values came from the prefix cache
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """A snapshot of the engine; the counters are totals since it was built."""
+
+    num_running_reqs: int = 0
+    num_waiting_reqs: int = 0
+    kv_cache_usage: float = 0.0  # referenced share of the blocks, 0..1
+    num_gpu_blocks: int = 0
+    num_free_blocks: int = 0
+    prefix_cache_queries: int = 0  # tokens looked up
+    prefix_cache_hits: int = 0  # tokens found
+    num_preemptions: int = 0
+    num_prompt_tokens: int = 0
+    num_generation_tokens: int = 0
+    finished: dict[str, int] = field(default_factory=dict)  # finish reason -> requests

@@ -1,0 +1,1 @@
+"""Dividing a model over several processes."""

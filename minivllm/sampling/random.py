@@ -1,0 +1,42 @@
+"""Random numbers without a state: the draw for output position p of a request is a function of (seed, p), and of nothing else.
+
+So batching, order and preemption cannot change what a seeded request says, and a whole batch is drawn at once.
+Source: Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3" (SC 2011) for the idea of counter-based generators;
+the mixing function is SplitMix64's (Steele, Lea, Flood, OOPSLA 2014).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+
+
+def _mix(z: np.ndarray) -> np.ndarray:
+    """SplitMix64's finalizer: every input bit reaches every output bit. Arithmetic modulo 2**64."""
+    z = (z ^ (z >> np.uint64(30))) * _MIX_1
+    z = (z ^ (z >> np.uint64(27))) * _MIX_2
+    return z ^ (z >> np.uint64(31))
+
+
+def uniform(seeds: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """One number in [0, 1) for each (seed, output position).
+
+    Args:
+        seeds: [R] int64.
+        positions: [R] int64, how many tokens the request had generated before this draw.
+
+    Returns:
+        [R] float64 with 53 random bits each.
+    """
+    state = _mix(seeds.astype(np.int64).view(np.uint64) + _GOLDEN)
+    state = _mix(state ^ (positions.astype(np.int64).view(np.uint64) * _GOLDEN + _GOLDEN))
+    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def derive_seed(engine_seed: int, request_number: int) -> int:
+    """The seed of a request that brought none: the engine's seed and the request's number of arrival, mixed. An int64."""
+    pair = np.array([engine_seed], dtype=np.uint64), np.array([request_number], dtype=np.uint64)
+    return int(_mix(_mix(pair[0] + _GOLDEN) ^ (pair[1] * _GOLDEN)).view(np.int64)[0])

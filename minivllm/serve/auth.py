@@ -1,0 +1,47 @@
+"""ApiKeyGuard: with --api-key every route asks for a key, but for health checks and the page's own files."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from minivllm.serve.errors import error_body, error_response
+
+OPEN_PATHS = frozenset({"/health", "/ping", "/"})  # a supervisor's checks, and the page, which holds no secret
+OPEN_PREFIX = "/static/"
+
+
+class ApiKeyGuard:
+    """Answers 401 unless `Authorization: Bearer <key>` carries one of the keys.
+
+    Keys are compared as digests, and with all of them each time: neither the time taken nor the order of the keys
+    tells how much of a guess was right.
+    """
+
+    def __init__(self, app: ASGIApp, api_keys: Sequence[str]) -> None:
+        self._app = app
+        self._digests = [hashlib.sha256(key.encode()).digest() for key in api_keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self._is_open(scope) and not self._has_key(scope):
+            error = error_body(401, "This server asks for an API key: send Authorization: Bearer <key>.")
+            response = error_response(401, error, {"WWW-Authenticate": "Bearer"})
+            await response(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    @staticmethod
+    def _is_open(scope: Scope) -> bool:
+        return scope["method"] == "OPTIONS" or scope["path"] in OPEN_PATHS or scope["path"].startswith(OPEN_PREFIX)
+
+    def _has_key(self, scope: Scope) -> bool:
+        values = [value for name, value in scope["headers"] if name == b"authorization"]
+        if len(values) != 1:
+            return False
+        scheme, _, key = values[0].partition(b" ")
+        digest = hashlib.sha256(key.strip()).digest()
+        matches = [hmac.compare_digest(digest, known) for known in self._digests]
+        return scheme.lower() == b"bearer" and any(matches)

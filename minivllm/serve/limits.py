@@ -1,0 +1,77 @@
+"""BodyLimit: what is refused before any of it is parsed. A plain ASGI layer, so that streams pass untouched."""
+
+from __future__ import annotations
+
+from email.message import Message as Header
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from minivllm.serve.errors import error_body, error_response
+
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+
+
+class BodyLimit:
+    """Answers 413 to a body of more than `max_bytes`, and 400 to one that does not say it is JSON.
+
+    Asking for JSON is also what keeps other web pages out: a browser sends `application/json` across origins only
+    after a preflight, which this server does not grant.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] not in _WITH_BODY:
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"")
+        if length.isdigit() and int(length[:20]) > self._max_bytes:
+            await self._refuse_size(scope, receive, send)
+            return
+        body = await self._read(receive)
+        if body is None:
+            await self._refuse_size(scope, receive, send)
+        elif body and not _is_json(headers.get(b"content-type", b"")):
+            error = error_body(400, "The body must be JSON, sent with Content-Type: application/json.", type="Bad Request")
+            await error_response(400, error)(scope, receive, send)
+        else:
+            await self._app(scope, _replay(body, receive), send)
+
+    async def _read(self, receive: Receive) -> bytes | None:
+        """The whole body, or None as soon as it is too large. A client that leaves meanwhile ends it early."""
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return b"".join(chunks)
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+            if size > self._max_bytes:
+                return None
+            if not message.get("more_body", False):
+                return b"".join(chunks)
+
+    async def _refuse_size(self, scope: Scope, receive: Receive, send: Send) -> None:
+        message = f"The body is larger than the {self._max_bytes} bytes that this server accepts."
+        await error_response(413, error_body(413, message))(scope, receive, send)
+
+
+def _is_json(content_type: bytes) -> bool:
+    header = Header()
+    header["content-type"] = content_type.decode("latin-1")
+    kind = header.get_content_type()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the body in one piece, then whatever else arrives (the disconnect)."""
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replayed() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return replayed

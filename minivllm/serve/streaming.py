@@ -1,0 +1,83 @@
+"""Server-sent events: how a stream of JSON chunks is framed, ended, and given up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from pydantic import BaseModel
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from minivllm.async_engine import RequestStream
+from minivllm.outputs import RequestOutput
+from minivllm.serve.errors import error_of
+
+DONE = b"data: [DONE]\n\n"
+
+
+def event(chunk: BaseModel) -> bytes:
+    """One chunk as a server-sent event; fields that were not set are left out."""
+    return b"data: " + chunk.model_dump_json(exclude_unset=True).encode() + b"\n\n"
+
+
+class EventStream(StreamingResponse):
+    """The response that carries a stream of chunks; `close` is called however it ends, even before its first chunk.
+
+    An error after the first chunk can no longer change the status: it is sent as one event of its own. The last event
+    is always [DONE].
+    """
+
+    def __init__(self, chunks: AsyncIterator[BaseModel], close: Callable[[], None]) -> None:
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(_framed(chunks), media_type="text/event-stream", headers=headers)
+        self._close = close
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._close()
+
+
+async def _framed(chunks: AsyncIterator[BaseModel]) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in chunks:
+            yield event(chunk)
+    except Exception as error:  # noqa: BLE001  told to the client; error_of logs what is our fault
+        _, body = error_of(error)
+        yield b"data: " + json.dumps(body).encode() + b"\n\n"
+    yield DONE
+
+
+async def merged(streams: Sequence[RequestStream]) -> AsyncIterator[tuple[int, RequestOutput]]:
+    """The outputs of several requests as they come, each with the index of its request.
+
+    Raises:
+        Exception: the first error of any of them.
+    """
+    queue: asyncio.Queue[tuple[int, RequestOutput | Exception | None]] = asyncio.Queue()
+
+    async def pump(index: int, stream: RequestStream) -> None:
+        try:
+            async for output in stream:
+                queue.put_nowait((index, output))
+            queue.put_nowait((index, None))
+        except Exception as error:  # noqa: BLE001  raised again below, in the task that asked
+            queue.put_nowait((index, error))
+
+    tasks = [asyncio.create_task(pump(index, stream)) for index, stream in enumerate(streams)]
+    try:
+        num_open = len(tasks)
+        while num_open:
+            index, item = await queue.get()
+            if isinstance(item, Exception):
+                raise item
+            if item is None:
+                num_open -= 1
+            else:
+                yield index, item
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -1,0 +1,28 @@
+"""Loading a tokenizer: the field's own (transformers), with our sentences when there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from minivllm.config import EngineConfig
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
+
+
+def load_tokenizer(path: str, config: EngineConfig) -> Any | None:
+    """The tokenizer of a folder or hub id; None for a local folder without one (token ids in, token ids out).
+
+    Raises:
+        ValueError: the tokenizer was named by the user and there is none.
+    """
+    folder = Path(path)
+    if folder.is_dir() and not any((folder / name).exists() for name in TOKENIZER_FILES):
+        if config.tokenizer is not None:
+            raise ValueError(f"tokenizer folder {path!r} holds none of {', '.join(TOKENIZER_FILES)}")
+        return None
+    from transformers import AutoTokenizer  # takes a second to import: not for token-id models
+
+    return AutoTokenizer.from_pretrained(
+        path, revision=config.revision, trust_remote_code=config.trust_remote_code
+    )

@@ -1,0 +1,1 @@
+"""The data plane: turns a SchedulerOutput into tensors, runs the model, samples."""

@@ -1,0 +1,77 @@
+"""The memory behind the blocks: how many blocks fit, and the tensors they lie in.
+
+Bytes of one token = 2 (key and value) x K heads x D head size x bytes of a number, summed over the layers. For Llama-2-7B in
+16 bits that is 2 x 32 x 128 x 2 bytes x 32 layers = 512 KiB.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import torch
+
+from minivllm.attention.metadata import LayerKVCache
+from minivllm.config import EngineConfig
+from minivllm.core.block_table import cdiv
+from minivllm.model_config import KVCacheSpec
+
+MAX_CPU_BYTES = 4 * 2**30  # as vLLM's default KV cache on a CPU
+CPU_SHARE = 0.1  # of the machine's memory: a laptop has other things to do
+
+
+def bytes_per_block(specs: Sequence[KVCacheSpec], block_size: int) -> int:
+    """Bytes that one block takes in all layers together."""
+    return block_size * sum(spec.bytes_per_token for spec in specs)
+
+
+def determine_num_blocks(
+    config: EngineConfig, specs: Sequence[KVCacheSpec], max_model_len: int, device: torch.device
+) -> int:
+    """How many blocks the KV cache gets, the null block included.
+
+    In this order: `num_gpu_blocks_override`; `kv_cache_memory_bytes`; on a GPU what `gpu_memory_utilization` leaves
+    after weights and activations; on a CPU a tenth of the memory, at most 4 GiB. More than `max_num_seqs` requests of
+    full length can use is never taken.
+
+    Raises:
+        ValueError: the budget does not hold even one block beside the null block.
+    """
+    if config.num_gpu_blocks_override is not None:
+        return config.num_gpu_blocks_override
+    per_block = bytes_per_block(specs, config.block_size)
+    budget = config.kv_cache_memory_bytes or _default_budget(config, device)
+    num_blocks = budget // per_block
+    if num_blocks < 2:
+        raise ValueError(
+            f"a KV cache of {budget} bytes holds {num_blocks} blocks of {per_block} bytes, and at least 2 are needed: "
+            "raise kv_cache_memory_bytes (or gpu_memory_utilization on a GPU)"
+        )
+    return min(num_blocks, 1 + config.max_num_seqs * cdiv(max_model_len, config.block_size))
+
+
+def _default_budget(config: EngineConfig, device: torch.device) -> int:
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return max(0, int(total * config.gpu_memory_utilization) - (total - free))
+    return min(MAX_CPU_BYTES, int(CPU_SHARE * _physical_memory()))
+
+
+def _physical_memory() -> int:
+    """Bytes of RAM; 8 GiB where the system does not tell (Windows)."""
+    names = getattr(os, "sysconf_names", {})
+    if "SC_PHYS_PAGES" not in names:
+        return 8 * 2**30
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def allocate_kv_caches(
+    specs: Sequence[KVCacheSpec], num_blocks: int, block_size: int, device: torch.device
+) -> list[LayerKVCache]:
+    """One key and one value tensor [N, B, K, D] for each layer, all zero."""
+    caches = []
+    for spec in specs:
+        shape = (num_blocks, block_size, spec.num_kv_heads, spec.head_size)
+        dtype = getattr(torch, spec.dtype)
+        caches.append(LayerKVCache(*(torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))))
+    return caches

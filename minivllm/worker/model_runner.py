@@ -1,0 +1,155 @@
+"""ModelRunner: SchedulerOutput -> one flat batch -> logits -> tokens.
+
+All requests of a step lie one behind the other in one array of T tokens; `query_start_loc` says where each begins. Nothing is
+padded to the longest request, and nothing here loops over tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from minivllm.attention.metadata import AttentionMetadata
+from minivllm.config import EngineConfig, ModelConfig
+from minivllm.core.scheduler import SchedulerOutput
+from minivllm.models.loader import load_model
+from minivllm.ops import attention_backend
+from minivllm.sampling.metadata import SamplingRows
+from minivllm.sampling.sampler import Sampler
+from minivllm.worker.input_batch import InputBatch
+from minivllm.worker.kv_cache import allocate_kv_caches
+from minivllm.worker.step_buffers import StepBuffers
+
+
+@dataclass(frozen=True)
+class ModelRunnerOutput:
+    """What a step sampled: request id -> new tokens. Requests whose prompt is not done yet are absent."""
+
+    sampled_token_ids: dict[str, list[int]]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a step's T tokens are laid out: R requests, one behind the other."""
+
+    rows: np.ndarray  # [R] row in the InputBatch
+    num_scheduled: np.ndarray  # [R]
+    num_computed: np.ndarray  # [R] before the step
+    query_start_loc: np.ndarray  # [R + 1]
+
+
+class ModelRunner:
+    """Owns the model, the KV caches and the step's tensors."""
+
+    def __init__(
+        self, config: EngineConfig, model_config: ModelConfig, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.config = config
+        self.device = device
+        self.backend = attention_backend(config.attention_backend)
+        self.model = load_model(
+            model_config, dtype, device, backend=self.backend, load_format=config.load_format, seed=config.seed
+        )
+        self.vocab_size = model_config.vocab_size
+        self.sampler = Sampler()
+
+    def initialize_kv_cache(self, num_blocks: int, max_model_len: int) -> None:
+        """Allocate the KV caches and the tensors of a step. Called once, before the first step."""
+        config = self.config
+        self.kv_caches = allocate_kv_caches(
+            self.model.kv_cache_specs(), num_blocks, config.block_size, self.device
+        )
+        self.batch = InputBatch(config.max_num_seqs, max_model_len, config.block_size)
+        self.buffers = StepBuffers(config.max_num_batched_tokens, config.max_num_seqs, max_model_len, config.block_size, self.device)
+        self._sampling_rows: tuple[int, SamplingRows] | None = None
+
+    @torch.inference_mode()
+    def execute_model(self, scheduler_output: SchedulerOutput) -> ModelRunnerOutput:
+        """Run one step."""
+        self._update_batch(scheduler_output)
+        if not scheduler_output.num_scheduled_tokens:
+            return ModelRunnerOutput({})
+        if scheduler_output.copies:
+            pairs = torch.tensor(scheduler_output.copies, device=self.device)  # [P, 2]
+            self.backend.copy_blocks(self.kv_caches, pairs)
+        layout = self._lay_out(scheduler_output)
+        metadata = self._prepare_inputs(layout)
+        num_tokens = int(layout.query_start_loc[-1])
+        hidden = self.model.forward(
+            self.model.embed(self.buffers.input_ids[:num_tokens]),  # [T, hidden]
+            self.buffers.positions[:num_tokens],
+            self.kv_caches,
+            metadata,
+        )
+        return self._sample(hidden, layout)
+
+    def _update_batch(self, scheduler_output: SchedulerOutput) -> None:
+        for request_id in (*scheduler_output.finished_request_ids, *scheduler_output.preempted_request_ids):
+            self.batch.remove(request_id)
+        for new in scheduler_output.new_requests:
+            self.batch.add(new.request, new.token_ids, new.block_ids)
+        for request_id, updates in scheduler_output.block_updates.items():
+            if updates:
+                self.batch.update_blocks(request_id, updates)
+
+    def _lay_out(self, scheduler_output: SchedulerOutput) -> _Layout:
+        request_ids = scheduler_output.num_scheduled_tokens.keys()
+        num_scheduled = np.fromiter(scheduler_output.num_scheduled_tokens.values(), dtype=np.int64)
+        return _Layout(
+            rows=np.fromiter((self.batch.rows[i] for i in request_ids), dtype=np.int64),
+            num_scheduled=num_scheduled,
+            num_computed=np.fromiter((scheduler_output.num_computed_tokens[i] for i in request_ids), dtype=np.int64),
+            query_start_loc=np.concatenate(([0], num_scheduled.cumsum())),
+        )
+
+    def _prepare_inputs(self, layout: _Layout) -> AttentionMetadata:
+        """Fill the step's tensors: token ids, positions and slots [T], and the rows' block tables [R, max_blocks]."""
+        batch, block_size = self.batch, self.config.block_size
+        num_tokens, num_requests = int(layout.query_start_loc[-1]), len(layout.rows)
+        row_of_token = np.repeat(layout.rows, layout.num_scheduled)  # [T]
+        first_of_token = np.repeat(layout.query_start_loc[:-1] - layout.num_computed, layout.num_scheduled)
+        positions = np.arange(num_tokens) - first_of_token  # [T]
+        block_ids = batch.block_tables[row_of_token, positions // block_size]
+        seq_lens = layout.num_computed + layout.num_scheduled  # [R]
+        max_seq_len = int(seq_lens.max())
+        num_blocks = -(-max_seq_len // block_size)
+        buffers = self.buffers
+        buffers.fill("input_ids", batch.token_ids[row_of_token, positions])
+        buffers.fill("positions", positions)
+        buffers.fill("slot_mapping", block_ids.astype(np.int64) * block_size + positions % block_size)
+        buffers.fill("query_start_loc", layout.query_start_loc)
+        buffers.fill("seq_lens", seq_lens)
+        buffers.fill("block_tables", batch.block_tables[layout.rows, :num_blocks])
+        return AttentionMetadata(
+            slot_mapping=buffers.slot_mapping[:num_tokens],
+            query_start_loc=buffers.query_start_loc[: num_requests + 1],
+            seq_lens=buffers.seq_lens[:num_requests],
+            block_tables=buffers.block_tables[:num_requests, :num_blocks],
+            max_query_len=int(layout.num_scheduled.max()),
+            max_seq_len=max_seq_len,
+            block_size=block_size,
+        )
+
+    def _sample(self, hidden: torch.Tensor, layout: _Layout) -> ModelRunnerOutput:
+        """Logits and a token only for requests whose last known token was computed in this step."""
+        batch = self.batch
+        done = np.flatnonzero(layout.num_computed + layout.num_scheduled == batch.num_tokens[layout.rows])
+        if not len(done):
+            return ModelRunnerOutput({})
+        rows = layout.rows[done]
+        last_token = torch.from_numpy(layout.query_start_loc[1:][done] - 1).to(self.device)
+        logits = self.model.compute_logits(hidden[last_token])  # [n, V]
+        metadata = self._rows_parameters().select(rows, batch.num_tokens[rows])
+        token_ids = self.sampler(logits, metadata).cpu().numpy()
+        batch.append_tokens(rows, token_ids)
+        ids = token_ids.tolist()
+        return ModelRunnerOutput({batch.requests[row].request_id: [ids[i]] for i, row in enumerate(rows)})
+
+    def _rows_parameters(self) -> SamplingRows:
+        """Derived again only when a request came or went."""
+        if self._sampling_rows is None or self._sampling_rows[0] != self.batch.composition:
+            rows = SamplingRows(self.batch.requests, self.vocab_size, self.device)
+            self._sampling_rows = (self.batch.composition, rows)
+        return self._sampling_rows[1]

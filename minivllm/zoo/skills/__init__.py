@@ -1,0 +1,1 @@
+"""One module per skill. Each makes scenes: short lists of exchanges that belong together."""

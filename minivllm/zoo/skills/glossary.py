@@ -1,0 +1,97 @@
+"""Questions on the course's glossary, in English and Chinese, and the honest answer to a term that is not in it."""
+
+from minivllm.zoo.lexicon import Term
+from minivllm.zoo.skills.base import Exchange, Maker, careless, made_up_word
+
+UNKNOWN = "I do not know that term. I only know the terms of this course, for example PagedAttention."
+UNKNOWN_ZH = "我不认识这个术语。"
+
+# Things people ask about that are no terms of LLM serving.
+_ELSEWHERE = (
+    "photosynthesis,Paris,France,bitcoin,gravity,democracy,a volcano,jazz,football,the moon,DNA,Python,JavaScript,Linux,"
+    "chess,the internet,a black hole,chocolate,Shakespeare,love,inflation,the sun,evolution,a prime number,calculus,"
+    "Germany,oxygen,a database,SQL,HTML,Docker,Kubernetes,Excel,a compiler,TCP,an operating system,Windows,a stack,"
+    "a linked list,recursion,a hash map,Bluetooth,a car,a dog,music,art,history,poetry,economics,biology,an atom,"
+    "water,life,happiness,time,the weather,a computer,a browser,email,marketing,a mortgage,blood pressure,pizza"
+).split(",")
+_ELSEWHERE_HELD_OUT = (
+    "chemistry,London,Spain,ethereum,magnetism,monarchy,an earthquake,rock music,tennis,Mars,RNA,Java,Rust,Debian,poker,"
+    "a galaxy,cheese,Mozart,hate,taxes,a triangle,algebra,Italy,hydrogen,a spreadsheet,PHP,CSS,Ansible,PowerPoint,UDP"
+).split(",")
+_ZH_UNKNOWN = "光合作用 巴黎 比特币 重力 民主 火山 足球 月亮 巧克力 莎士比亚 数据库 操作系统 音乐 历史 咖啡 电脑 汽车 太阳".split()
+_ZH_HELD_OUT = "化学 伦敦 地震 网球 火星 奶酪 表格 税 三角形 氢气".split()
+
+
+def _spelling(maker: Maker, term: Term) -> str:
+    """The term's name or an alias, now and then with an article or in lower case."""
+    rng = maker.rng
+    text = term.name if rng.random() < 0.6 else rng.choice(term.spellings)
+    if maker.split == "train" and rng.random() < 0.15:
+        text = rng.choice(["a ", "the ", "an "]) + text
+    if rng.random() < 0.2:
+        text = text.lower()
+    elif rng.random() < 0.05:
+        text = text[:1].upper() + text[1:]
+    return text
+
+
+def definition(maker: Maker) -> list[Exchange]:
+    """What is this term?"""
+    term = maker.rng.choice(maker.lexicon.terms)
+    return [Exchange("glossary", careless(maker, maker.ask("glossary", t=_spelling(maker, term))), term.answer)]
+
+
+def cross_reference(maker: Maker) -> list[Exchange]:
+    """Which chapter holds the term, or which terms belong to it."""
+    term = maker.rng.choice(maker.lexicon.terms)
+    if term.see and maker.chance(0.5):
+        question, answer = "see", f"See also: {', '.join(term.see)}."
+    else:
+        question, answer = "chapter", f"Chapter {term.chapter} covers {term.name}."
+    return [Exchange("cross_reference", careless(maker, maker.ask(question, t=_spelling(maker, term))), answer)]
+
+
+def chinese(maker: Maker) -> list[Exchange]:
+    """One of the main terms, asked and answered in Chinese."""
+    rng = maker.rng
+    if rng.random() < 0.15:
+        subject = rng.choice(_ZH_UNKNOWN if maker.split == "train" else _ZH_HELD_OUT)
+        return [Exchange("unknown_zh", maker.ask("unknown_zh", t=subject), UNKNOWN_ZH)]
+    term = rng.choice([term for term in maker.lexicon.terms if term.answer_zh])
+    # A bare English name is an English question.
+    name = term.name_zh if rng.random() < 0.6 else rng.choice(term.spellings)
+    question = maker.ask("zh", t=name)
+    if question.isascii():
+        question = maker.rng.choice(["什么是{t}？", "{t}是什么？"]).format(t=name)
+    return [Exchange("chinese", question, term.answer_zh)]
+
+
+def _no_term(maker: Maker) -> str:
+    """Something that is no term of the glossary: from elsewhere, made up, or pieces of terms wrongly put together."""
+    rng, kind = maker.rng, maker.rng.random()
+    if kind < 0.35:
+        return rng.choice(_ELSEWHERE if maker.split == "train" else _ELSEWHERE_HELD_OUT)
+    if kind < 0.5:
+        return made_up_word(maker)
+    if kind < 0.65:
+        return f"{maker.word('listed')} {maker.word('listed')}"
+    if kind < 0.75:
+        return maker.word("animals" if rng.random() < 0.5 else "foods")
+    if kind < 0.87:
+        return f"{made_up_word(maker)} {rng.choice(rng.choice(maker.lexicon.terms).name.split())}"
+    pieces = rng.choice(maker.lexicon.terms).name.split()[:1] + [maker.word("listed")]
+    return " ".join(pieces)
+
+
+def unknown(maker: Maker) -> list[Exchange]:
+    """A question on something that is not in the glossary."""
+    known = {spelling.lower() for term in maker.lexicon.terms for spelling in term.spellings}
+    subject = _no_term(maker)
+    while subject.lower() in known:
+        subject = _no_term(maker)
+    if maker.chance(0.1):
+        subject = maker.rng.choice(["a ", "the "]) + subject
+    question = maker.ask("glossary", t=subject)
+    if question == subject:  # a bare word is answered as small talk, not as a question
+        question = f"What is {subject}?"
+    return [Exchange("unknown", careless(maker, question), UNKNOWN)]

@@ -1,0 +1,74 @@
+"""Copying blocks: the Triton kernel and its torch twin against a plain Python copy, element by element."""
+
+import os
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minivllm.kernels import copy_blocks
+
+DEVICE = "cuda" if torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1" else "cpu"
+needs_triton = pytest.mark.skipif(copy_blocks.triton is None, reason="Triton has no wheel for this system")
+
+
+@st.composite
+def copies(draw: st.DrawFn) -> tuple[torch.Tensor, list[int], list[int]]:
+    """A cache with a different number in every element, and disjoint source and target blocks."""
+    num_blocks = draw(st.integers(2, 9))
+    shape = (num_blocks, draw(st.sampled_from([1, 3, 16])), draw(st.integers(1, 3)), draw(st.sampled_from([1, 5, 64])))
+    order = draw(st.permutations(range(num_blocks)))
+    num_targets = draw(st.integers(0, num_blocks - 1))
+    dst, sources = order[:num_targets], order[num_targets:]
+    src = [draw(st.sampled_from(sources)) for _ in dst]  # one block may be copied to several
+    size = shape[0] * shape[1] * shape[2] * shape[3]
+    return torch.arange(size, dtype=torch.float32).reshape(shape), src, dst
+
+
+def copied_in_python(cache: torch.Tensor, src: list[int], dst: list[int]) -> list:
+    blocks = cache.tolist()
+    for source, target in zip(src, dst, strict=True):
+        blocks[target] = cache[source].tolist()
+    return blocks
+
+
+def check(copy, cache: torch.Tensor, src: list[int], dst: list[int]) -> None:
+    on_device = cache.to(DEVICE)
+    ids = [torch.tensor(x, dtype=torch.int64, device=DEVICE) for x in (src, dst)]
+    copy(on_device, *ids)
+    assert on_device.tolist() == copied_in_python(cache, src, dst)
+
+
+@given(copies())
+def test_torch_copies_what_python_copies(case):
+    check(copy_blocks.copy_blocks_torch, *case)
+
+
+@needs_triton
+@settings(max_examples=25)  # the interpreter runs one program at a time
+@given(copies())
+def test_triton_copies_what_python_copies(case):
+    check(copy_blocks.copy_blocks_triton, *case)
+
+
+@needs_triton
+def test_a_block_larger_than_one_tile_arrives_whole():
+    cache = torch.arange(3 * 16 * 2 * 64, dtype=torch.float32).reshape(3, 16, 2, 64)
+    assert cache[0].numel() > copy_blocks.MAX_TILE
+    check(copy_blocks.copy_blocks_triton, cache, [1], [2])
+
+
+@needs_triton
+def test_a_cache_with_holes_is_refused():
+    holes = torch.zeros(4, 2, 2, 6)[..., ::2]
+    ids = torch.tensor([1])
+    with pytest.raises(ValueError, match="contiguous"):
+        copy_blocks.copy_blocks_triton(holes, ids, ids + 1)
+
+
+def test_without_triton_the_sentence_names_the_way_out(monkeypatch):
+    monkeypatch.setattr(copy_blocks, "triton", None)
+    ids = torch.tensor([1])
+    with pytest.raises(RuntimeError, match="copy_blocks_torch"):
+        copy_blocks.copy_blocks_triton(torch.zeros(4, 1, 1, 1), ids, ids + 1)
