@@ -1,8 +1,8 @@
-"""Copying KV blocks: what copy-on-write does to memory. A Triton kernel beside a torch twin of the same signature.
+"""Copying KV blocks, as copy-on-write needs it: a Triton kernel beside a torch twin of the same signature.
 
-It decides nothing: which block is copied where is the control plane's work (``minivllm.core``). The kernel needs a
-CUDA device, or ``TRITON_INTERPRET=1`` set before this module is imported; the torch twin runs anywhere, and this
-module imports anywhere, also where Triton has no wheel.
+It decides nothing: which block is copied where is the control plane's work (``minivllm.core``). The kernel
+needs a CUDA device, or ``TRITON_INTERPRET=1`` set before this module is imported; the torch twin runs anywhere,
+and this module imports anywhere, also where Triton has no wheel.
 """
 
 import torch
@@ -40,7 +40,7 @@ def copy_blocks_triton(kv_cache: torch.Tensor, src: torch.Tensor, dst: torch.Ten
         ValueError: the cache is not contiguous.
     """
     if triton is None:
-        raise RuntimeError("copy_blocks_triton needs Triton, which has wheels for Linux only; use copy_blocks_torch")
+        raise RuntimeError("Triton is not installed (it has wheels for Linux only): use copy_blocks_torch")
     if not kv_cache.is_contiguous():
         raise ValueError("kv_cache must be contiguous: the kernel addresses a block as one run of elements")
     if src.numel() == 0:
@@ -54,7 +54,7 @@ def copy_blocks_triton(kv_cache: torch.Tensor, src: torch.Tensor, dst: torch.Ten
 if triton is not None:
 
     @triton.jit
-    def _copy_blocks_kernel(cache_ptr, src_ptr, dst_ptr, block_elements, TILE: tl.constexpr):  # type: ignore[no-untyped-def]
+    def _copy_blocks_kernel(cache_ptr, src_ptr, dst_ptr, block_elements, TILE: tl.constexpr):
         pair = tl.program_id(0)
         offsets = tl.program_id(1) * TILE + tl.arange(0, TILE)
         mask = offsets < block_elements  # the last tile of a block may be partly empty

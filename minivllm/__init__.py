@@ -1,8 +1,8 @@
 """minivllm: a readable LLM inference engine, and the course that grows out of it.
 
-Only public names stand here, and each is loaded when it is first asked for (PEP 562): ``import minivllm`` costs
-milliseconds and never imports torch, so the torch-free parts (``minivllm.core`` and whatever is built on it alone)
-stay torch-free.
+Only public names stand here, and each is loaded when it is first asked for (PEP 562): ``import minivllm``
+costs milliseconds and never imports torch, so the torch-free parts (``minivllm.core`` and whatever is built on
+it alone) stay torch-free.
 
     from minivllm import LLM, SamplingParams
 """

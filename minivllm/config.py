@@ -16,6 +16,8 @@ __all__ = ["EngineConfig", "ModelConfig"]
 
 DTYPES = ("auto", "half", "float16", "bfloat16", "float", "float32")
 ATTENTION_BACKENDS = ("auto", "torch", "triton", "naive")
+SCHEDULING_POLICIES = ("fcfs", "priority", "shortest-first")
+PREEMPTION_MODES = ("recompute", "swap", "auto")
 LOAD_FORMATS = ("auto", "safetensors", "dummy")
 MAX_BLOCK_SIZE = 256
 
@@ -53,19 +55,26 @@ class EngineConfig:
     max_num_batched_tokens: int = 2048
     enable_chunked_prefill: bool = True
     long_prefill_token_threshold: int = 0
+    scheduling_policy: str = "fcfs"
+    enable_static_batching: bool = False  # what serving was before continuous batching; to compare (not in vLLM)
+    max_num_queued_reqs: int | None = None  # more waiting requests than this are refused
+    preemption_mode: str = "recompute"  # or swap or auto, which need swap_space (vLLM V0's; V1 only recomputes)
+    swap_space: float = 0.0  # GiB of CPU memory for the blocks of preempted requests
 
     def __post_init__(self) -> None:
         _text("model", self.model)
         _choice("dtype", self.dtype, DTYPES)
         _choice("attention_backend", self.attention_backend, ATTENTION_BACKENDS)
         _choice("load_format", self.load_format, LOAD_FORMATS)
+        _choice("scheduling_policy", self.scheduling_policy, SCHEDULING_POLICIES)
+        _choice("preemption_mode", self.preemption_mode, PREEMPTION_MODES)
         _integer("block_size", self.block_size, 1, MAX_BLOCK_SIZE)
         _integer("max_num_seqs", self.max_num_seqs, 1)
         _integer("max_num_batched_tokens", self.max_num_batched_tokens, 1)
         _integer("long_prefill_token_threshold", self.long_prefill_token_threshold, 0)
         _integer("max_logprobs", self.max_logprobs, -1)
         _integer("seed", self.seed, 0)
-        for name in ("max_model_len", "kv_cache_memory_bytes"):
+        for name in ("max_model_len", "kv_cache_memory_bytes", "max_num_queued_reqs"):
             if getattr(self, name) is not None:
                 _integer(name, getattr(self, name), 1)
         if self.num_gpu_blocks_override is not None:
@@ -73,6 +82,8 @@ class EngineConfig:
         utilization = self.gpu_memory_utilization
         if not _is_number(utilization) or not 0 < utilization <= 1:
             raise ValueError(f"gpu_memory_utilization must be in (0, 1], not {utilization!r}")
+        if not _is_number(self.swap_space) or self.swap_space < 0:
+            raise ValueError(f"swap_space must be a number of GiB, at least 0, not {self.swap_space!r}")
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise ValueError(
                 f"max_num_batched_tokens ({self.max_num_batched_tokens}) must be at least max_num_seqs "

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
 from minivllm.config import EngineConfig, ModelConfig, resolve_model
 from minivllm.core.kv_cache_manager import KVCacheManager
-from minivllm.core.scheduler import Scheduler, SchedulerConfig, SchedulerOutput
+from minivllm.core.scheduler import Scheduler, SchedulerConfig
+from minivllm.core.scheduler_output import SchedulerOutput
+from minivllm.input_processor import InputProcessor, Prompt
 from minivllm.output_processor import OutputProcessor
 from minivllm.outputs import EngineStats, RequestOutput
 from minivllm.request import Request, RequestStatus
-from minivllm.sampling.random import derive_seed
 from minivllm.sampling_params import SamplingParams
 from minivllm.tokenizer import load_tokenizer
 from minivllm.worker.executor import Executor, UniprocExecutor
@@ -22,21 +24,7 @@ from minivllm.worker.model_runner import ModelRunnerOutput
 
 logger = logging.getLogger(__name__)
 
-Prompt = str | Sequence[int] | Mapping[str, Any]  # text, token ids, {"prompt": text} or {"prompt_token_ids": ids}
-
 MAX_IN_FLIGHT = 1  # steps that may be under way at once; more needs an executor that returns before it has computed
-
-NOT_SERVED_YET = {  # field -> the value that means "not asked for"
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-    "repetition_penalty": 1.0,
-    "logprobs": None,
-    "prompt_logprobs": None,
-    "logit_bias": None,
-    "allowed_token_ids": None,
-    "bad_words": None,
-    "truncate_prompt_tokens": None,
-}
 
 
 class LLMEngine:
@@ -63,9 +51,14 @@ class LLMEngine:
         config.check_against(self.max_model_len)
         self.executor.initialize_kv_cache(self.max_model_len)
         self.kv_cache_manager = KVCacheManager(
-            self.executor.num_blocks, config.block_size, config.enable_prefix_caching
+            self.executor.num_blocks,
+            config.block_size,
+            config.enable_prefix_caching,
+            window=_common_window(self.model_config.layer_windows),
+            num_swap_blocks=self.executor.num_swap_blocks,
         )
         self.scheduler = Scheduler(self._scheduler_config(), self.kv_cache_manager)
+        self.input_processor = InputProcessor(config, self.model_config, self.tokenizer, self.max_model_len)
         self.output_processor = OutputProcessor(self.tokenizer)
         self._in_flight: deque[tuple[SchedulerOutput, Future[ModelRunnerOutput]]] = deque()
         self._num_requests = 0
@@ -84,54 +77,57 @@ class LLMEngine:
         *,
         priority: int = 0,
         cache_salt: str | None = None,
+        timeout: float | None = None,
     ) -> None:
         """Queue a request.
 
+        Args:
+            request_id: names it until it has finished.
+            prompt: text, token ids, or a dict with `prompt` or `prompt_token_ids`.
+            sampling_params: None = SamplingParams().
+            priority: smaller is more urgent; only scheduling_policy "priority" looks at it.
+            cache_salt: shares prefix blocks only with requests of the same salt.
+            timeout: seconds after which it is aborted.
+
         Raises:
             ValueError: the prompt or a parameter does not suit this model; nothing was queued.
+            QueueFullError: too many requests are waiting; nothing was queued.
         """
         if request_id in self.output_processor:
             raise ValueError(f"request_id {request_id!r} is in use by a request that has not finished")
         params = sampling_params or SamplingParams()
-        text, token_ids = self._tokenize(prompt)
-        self._check_prompt(token_ids)
-        self._check_params(params)
-        room = self.max_model_len - len(token_ids)
-        request = Request(
-            request_id=request_id,
-            prompt_token_ids=token_ids,
-            sampling_params=params,
-            stop_token_ids=frozenset(params.stop_token_ids or ()).union(
-                () if params.ignore_eos else self.model_config.eos_token_ids
-            ),
-            max_tokens=min(room, params.max_tokens or room),
-            seed=derive_seed(self.config.seed, self._num_requests) if params.seed is None else params.seed,
-            priority=priority,
-            cache_salt=cache_salt,
-        )
-        self.scheduler.add_request(request)
-        self.output_processor.add(request, text)
-        self._num_requests += 1
+        text, token_ids = self.input_processor.tokenize(prompt, params)
+        self.input_processor.check(token_ids, params)
+        requests = self.input_processor.make_requests(request_id, token_ids, params, self._num_requests)
+        for request in requests:
+            request.priority, request.cache_salt = priority, cache_salt
+            request.deadline = None if timeout is None else request.arrival_time + timeout
+        self.scheduler.add_requests(requests)
+        self.output_processor.add(request_id, text, requests)
+        self._num_requests += len(requests)
 
     def abort_request(self, request_ids: str | Iterable[str]) -> list[RequestOutput]:
         """End requests at once; their blocks are free again. Unknown ids are ignored. Returns their last outputs."""
         ids = [request_ids] if isinstance(request_ids, str) else list(request_ids)
-        return self._finish(self.scheduler.finish_requests(ids, RequestStatus.FINISHED_ABORTED))
+        choices = [choice for request_id in ids for choice in self.output_processor.choice_ids(request_id)]
+        return self._finish(self.scheduler.finish_requests(choices, RequestStatus.FINISHED_ABORTED))
 
     def step(self) -> list[RequestOutput]:
         """Schedule, execute, update, output. Returns what is new to the callers; [] when there is nothing to do."""
+        expired = self.scheduler.finish_expired(time.monotonic())
         if len(self._in_flight) < MAX_IN_FLIGHT and self.scheduler.has_work():
             scheduler_output = self.scheduler.schedule()
             self._in_flight.append((scheduler_output, self.executor.execute_model(scheduler_output)))
         if not self._in_flight:
-            return []
+            return self._finish(expired)
         scheduler_output, future = self._in_flight.popleft()
-        updates = self.scheduler.update_from_output(scheduler_output, future.result().sampled_token_ids)
+        output = future.result()
+        updates = self.scheduler.update_from_output(scheduler_output, output.sampled_token_ids)
         self._num_generation_tokens += sum(len(update.new_token_ids) for update in updates)
-        for request_id, stop in self.output_processor.take_in(updates).items():
+        for request_id, stop in self.output_processor.take_in(updates, output).items():
             for request in self.scheduler.finish_requests([request_id], RequestStatus.FINISHED_STOPPED):
                 request.stop_reason = stop
-        return self._finish([update.request for update in updates])
+        return self._finish([*expired, *(update.request for update in updates)])
 
     def has_unfinished_requests(self) -> bool:
         return self.scheduler.has_unfinished_requests() or bool(self._in_flight)
@@ -144,48 +140,8 @@ class LLMEngine:
         for request in requests:
             if request.status.finish_reason is not None:
                 self._finished[request.status.finish_reason] += 1
-                self._num_prompt_tokens += request.num_prompt_tokens
+                self._num_prompt_tokens += request.num_prompt_tokens if request.index == 0 else 0
         return self.output_processor.make_outputs(requests)
-
-    # -- what is checked at the door ----------------------------------------------------------------------------------
-
-    def _tokenize(self, prompt: Prompt) -> tuple[str | None, list[int]]:
-        if isinstance(prompt, Mapping):
-            prompt = prompt.get("prompt_token_ids", prompt.get("prompt"))  # type: ignore[assignment]
-        if isinstance(prompt, str):
-            if self.tokenizer is None:
-                raise ValueError("prompt is text, but the model folder has no tokenizer: pass token ids")
-            return prompt, self.tokenizer.encode(prompt)
-        if isinstance(prompt, Sequence) and all(isinstance(i, int) and not isinstance(i, bool) for i in prompt):
-            return None, list(prompt)
-        raise ValueError("prompt must be a string, a list of token ids, or a dict with 'prompt' or 'prompt_token_ids'")
-
-    def _check_prompt(self, token_ids: Sequence[int]) -> None:
-        if not token_ids:
-            raise ValueError("prompt is empty: it must have at least one token")
-        worst = max(token_ids) if min(token_ids) >= 0 else min(token_ids)
-        if not 0 <= worst < self.model_config.vocab_size:
-            raise ValueError(
-                f"prompt holds token id {worst}, and the model's ids are 0..{self.model_config.vocab_size - 1}"
-            )
-        if len(token_ids) >= self.max_model_len:
-            raise ValueError(
-                f"prompt has {len(token_ids)} tokens; with max_model_len {self.max_model_len} it may have at most "
-                f"{self.max_model_len - 1}, so that one token can be generated"
-            )
-
-    def _check_params(self, params: SamplingParams) -> None:
-        for name, off in NOT_SERVED_YET.items():
-            if getattr(params, name) != off:
-                raise ValueError(f"{name} is not served by this version: leave it out")
-        if params.n > 1:
-            raise ValueError(f"n must be 1 in this version, not {params.n}: send the prompt {params.n} times")
-        vocab_size = self.model_config.vocab_size
-        for token_id in params.stop_token_ids or ():
-            if token_id >= vocab_size:
-                raise ValueError(f"stop_token_ids holds {token_id}, and the model's ids are 0..{vocab_size - 1}")
-        if params.min_tokens > self.max_model_len:
-            raise ValueError(f"min_tokens ({params.min_tokens}) must not exceed max_model_len ({self.max_model_len})")
 
     # -- sizes --------------------------------------------------------------------------------------------------------
 
@@ -215,6 +171,11 @@ class LLMEngine:
             max_model_len=self.max_model_len,
             enable_chunked_prefill=self.config.enable_chunked_prefill,
             long_prefill_token_threshold=self.config.long_prefill_token_threshold,
+            policy=self.config.scheduling_policy,
+            enable_static_batching=self.config.enable_static_batching,
+            max_num_queued_reqs=self.config.max_num_queued_reqs,
+            preemption_mode=self.config.preemption_mode,
+            preemption_costs=self.executor.preemption_costs,
         )
 
     # -- looking in ---------------------------------------------------------------------------------------------------
@@ -254,3 +215,9 @@ class LLMEngine:
             "free": manager.pool.num_free_blocks,
             "requests": {request_id: table.block_ids for request_id, table in manager.tables().items()},
         }
+
+
+def _common_window(layer_windows: Sequence[int | None]) -> int | None:
+    """The sliding window behind which blocks can be freed: the widest, if every layer has one."""
+    windows = [window for window in layer_windows if window is not None]
+    return max(windows) if windows and len(windows) == len(layer_windows) else None

@@ -10,4 +10,5 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
 # The wheel's place comes first: site-packages/kernels, beside an installed minivllm, is the other library.
-__path__ = [str(next(folder for folder in (_PACKAGE / "kernels", _PACKAGE.parent / "kernels") if folder.is_dir()))]
+_PLACES = (_PACKAGE / "kernels", _PACKAGE.parent / "kernels")
+__path__ = [str(next(folder for folder in _PLACES if folder.is_dir()))]

@@ -137,7 +137,7 @@ class LLM:
             while self.llm_engine.has_unfinished_requests():
                 for output in self.llm_engine.step():
                     outputs[output.request_id] = output
-                    num_tokens += len(output.outputs[0].token_ids)
+                    num_tokens += sum(len(choice.token_ids) for choice in output.outputs)
                     bar.set_postfix_str(f"{num_tokens} output tokens")
                     bar.update()
         return outputs

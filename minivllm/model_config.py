@@ -1,41 +1,40 @@
 """What a model is, read from a Hugging Face folder. No torch in here.
 
-A folder holds config.json (the shapes), generation_config.json (how its authors like to sample), tokenizer files and
-safetensors. `ModelConfig.from_pretrained` turns the first two into one frozen value. Families differ in small things
-(who has a bias, who normalizes q and k, what a sliding window means): those differences are data in `FAMILIES`, so
-that one decoder serves them all.
+A folder holds config.json (the shapes), generation_config.json (how its authors like to sample), tokenizer files
+and safetensors. `ModelConfig.from_pretrained` turns the first two into one frozen value. Families differ in small
+things (who has a bias, who normalizes q and k, which layers slide a window): those differences are data in
+`FAMILIES`, so that one decoder serves them all.
 """
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROPE_TYPES = ("default", "linear", "llama3", "yarn")
-DTYPES = ("float32", "bfloat16", "float16")
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+REQUIRED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 
 @dataclass(frozen=True)
 class Family:
-    """How one architecture differs from the plain Llama decoder, and what it assumes when config.json is silent."""
+    """How an architecture differs from the plain Llama decoder, and what it assumes where config.json is silent."""
 
     defaults: Mapping[str, Any]
-    qkv_bias: bool | None = False  # None: as `attention_bias` says (then the output projection has one, too)
+    qkv_bias: bool | None = False  # None: as `attention_bias` says, and the output projection likewise
     mlp_bias: bool | None = False  # None: as `mlp_bias` says
     qk_norm: bool = False
     windows: str = "none"  # "none", "all" layers, or "layer_types"
 
 
 _QWEN = {"max_position_embeddings": 32768, "num_key_value_heads": 32, "sliding_window": 4096}
+_MISTRAL = {"max_position_embeddings": 131072, "num_key_value_heads": 8, "sliding_window": 4096}
 FAMILIES: Mapping[str, Family] = {
     "LlamaForCausalLM": Family({"max_position_embeddings": 2048}, qkv_bias=None, mlp_bias=None),
-    "MistralForCausalLM": Family(
-        {"max_position_embeddings": 131072, "num_key_value_heads": 8, "sliding_window": 4096}, windows="all"
-    ),
+    "MistralForCausalLM": Family(_MISTRAL, windows="all"),
     "Qwen2ForCausalLM": Family(_QWEN, qkv_bias=True, windows="layer_types"),
     "Qwen3ForCausalLM": Family(_QWEN | {"head_dim": 128}, qkv_bias=None, qk_norm=True, windows="layer_types"),
 }
@@ -79,19 +78,17 @@ class ModelConfig:
     attention_output_bias: bool
     mlp_bias: bool
     qk_norm: bool
-    sliding_window: int | None
+    sliding_window: int | None  # None: no layer has one
     layer_windows: tuple[int | None, ...]  # one per layer; None: the layer sees the whole context
-    dtype: str  # of the checkpoint
+    dtype: str  # the checkpoint's
     eos_token_ids: tuple[int, ...]
     bos_token_id: int | None
     generation_defaults: Mapping[str, Any] = field(default_factory=dict)
     raw: Mapping[str, Any] = field(default_factory=dict)  # config.json with the overrides applied
 
     def __post_init__(self) -> None:
-        for name in _POSITIVE:
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"config.json: {name} must be a positive whole number, got {value!r}.")
+        for name in (*REQUIRED, "num_key_value_heads", "head_dim", "max_position_embeddings"):
+            _check_positive(name, getattr(self, name))
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"config.json: num_attention_heads ({self.num_attention_heads}) must be a multiple of "
@@ -103,8 +100,8 @@ class ModelConfig:
             )
         if self.hidden_act not in ("silu", "swish"):
             raise ValueError(f"config.json: hidden_act {self.hidden_act!r} is not supported, only 'silu' is.")
-        if self.dtype not in DTYPES:
-            raise ValueError(f"config.json: dtype {self.dtype!r} is not supported, only {', '.join(DTYPES)}.")
+        if self.dtype not in DTYPE_BYTES:
+            raise ValueError(f"config.json: dtype {self.dtype!r} is not one of {', '.join(DTYPE_BYTES)}.")
 
     @classmethod
     def from_pretrained(
@@ -117,47 +114,45 @@ class ModelConfig:
     ) -> "ModelConfig":
         """Read a local folder, or fetch a hub id once into the Hugging Face cache and read that.
 
-        `hf_overrides` replaces entries of config.json. `trust_remote_code` is accepted for vLLM's sake and changes
-        nothing: Python files that come with a model (`auto_map`) are never imported.
+        Args:
+            model: folder in Hugging Face format, or a hub id such as "Qwen/Qwen3-0.6B".
+            revision: branch, tag or commit on the hub.
+            trust_remote_code: accepted because vLLM has it; Python files that come with a model (`auto_map`)
+                are never imported, whatever it says.
+            hf_overrides: entries that replace those of config.json (nested ones are merged one level deep).
 
         Raises:
-            ValueError: no such model, no config.json, an unsupported architecture or a value out of range.
+            ValueError: no such model, no config.json, an unsupported architecture, or a value out of range.
         """
         path = resolve_model_path(model, revision=revision)
         raw = _with_rope_parameters(_read_json(path / "config.json"))
-        for key, value in _with_rope_parameters(dict(hf_overrides or {})).items():
+        for key, value in _with_rope_parameters(hf_overrides or {}).items():
             merge = isinstance(value, Mapping) and isinstance(raw.get(key), Mapping)
             raw[key] = {**raw[key], **value} if merge else value
         generation_file = path / "generation_config.json"
         generation = _read_json(generation_file) if generation_file.is_file() else {}
-        return cls(path=path, **_fields(raw, generation), generation_defaults=generation, raw=raw)
+        return cls(path=path, generation_defaults=generation, raw=raw, **_fields(raw, generation))
 
     def kv_cache_specs(self, dtype: str, tensor_parallel_size: int = 1) -> list[KVCacheSpec]:
-        """One spec per layer, for the dtype the cache will have (a kv head is never split, only repeated)."""
+        """One spec per layer, for a cache of that dtype. A kv head is never split: too few are repeated."""
         heads = max(1, self.num_key_value_heads // tensor_parallel_size)
         return [KVCacheSpec(heads, self.head_dim, dtype, window) for window in self.layer_windows]
 
 
-_POSITIVE = (
-    "vocab_size hidden_size num_hidden_layers num_attention_heads num_key_value_heads head_dim intermediate_size "
-    "max_position_embeddings"
-).split()
-
-
 def resolve_model_path(model: str | Path, *, revision: str | None = None) -> Path:
-    """The folder of a model: itself if it is one, else a snapshot of the hub id of that name."""
+    """The folder of a model: itself if it is one, else a snapshot of the hub id of that name.
+
+    Raises:
+        ValueError: neither exists, or it has no config.json.
+    """
     path = Path(model).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise ValueError(
-                f"model: the folder {path} has no config.json; give a folder in Hugging Face format."
-            )
+            raise ValueError(f"model: the folder {path} has no config.json; give one in Hugging Face format.")
         return path
     name = str(model)
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) or path.exists():
-        raise ValueError(
-            f"model: {name!r} is neither an existing folder nor a hub id such as 'Qwen/Qwen3-0.6B'."
-        )
+    if path.exists() or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
+        raise ValueError(f"model: {name!r} is neither a folder nor a hub id such as 'Qwen/Qwen3-0.6B'.")
     return _download(name, revision)
 
 
@@ -165,12 +160,15 @@ def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES))
-    except (OSError, ValueError) as error:  # every error of the hub client is one of the two
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        folder = snapshot_download(name, revision=revision, allow_patterns=HUB_FILES)
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # what the hub client raises for a bad name, no network, no such model
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
         raise ValueError(
-            f"model: there is no folder {name!r} here and the Hugging Face hub did not deliver it ({reason}); "
-            "check the spelling, the network, or give the path of a local folder."
+            f"model: there is no folder {name!r} here, and the Hugging Face hub did not deliver it: {reason}. "
+            "Check the spelling and the network, or give the path of a local folder."
         ) from error
     return resolve_model_path(folder)
 
@@ -181,13 +179,18 @@ def _read_json(file: Path) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is not valid JSON: {error}.") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{file} must hold one JSON object, not {type(content).__name__}.")
+        raise ValueError(f"{file} must hold one JSON object, not a {type(content).__name__}.")
     return content
 
 
-def _with_rope_parameters(raw: dict[str, Any]) -> dict[str, Any]:
-    """Spell rope settings as transformers 5 does: older files have rope_theta beside rope_scaling (with "type")."""
-    rope = dict(raw.get("rope_scaling") or {}) | dict(raw.get("rope_parameters") or {})
+def _check_positive(name: str, value: object) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"config.json: {name} must be a positive whole number, got {value!r}.")
+
+
+def _with_rope_parameters(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Spell rope settings as transformers 5 does; older files say rope_theta, rope_scaling and "type"."""
+    rope = {**(raw.get("rope_scaling") or {}), **(raw.get("rope_parameters") or {})}
     if "type" in rope:
         rope.setdefault("rope_type", rope.pop("type"))
     if raw.get("rope_theta") is not None:
@@ -200,77 +203,76 @@ def _architecture(raw: Mapping[str, Any]) -> str:
     names = raw.get("architectures") or []
     for name in names:
         if name in FAMILIES:
-            return name
-    asked = ", ".join(names) or "none named in config.json"
-    own_code = " Code that comes with the model (auto_map) is never run." if "auto_map" in raw else ""
-    raise ValueError(
-        f"model: architecture not supported: {asked}.{own_code} Supported architectures: {', '.join(sorted(FAMILIES))}."
-    )
+            return str(name)
+    asked = ", ".join(map(str, names)) or "config.json names none"
+    own_code = " Python code that comes with a model (auto_map) is never run." if "auto_map" in raw else ""
+    supported = ", ".join(sorted(FAMILIES))
+    raise ValueError(f"model: architecture not supported: {asked}.{own_code} Supported: {supported}.")
 
 
 def _fields(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything of ModelConfig that the two files say, with the family's defaults for what they leave out."""
     architecture = _architecture(raw)
     family = FAMILIES[architecture]
-    get = {**family.defaults, **raw}.get
-    missing = [name for name in _POSITIVE[:4] + ["intermediate_size"] if get(name) is None]
-    if missing:
-        raise ValueError(f"config.json lacks {', '.join(missing)}.")
-    heads, layers = raw["num_attention_heads"], raw["num_hidden_layers"]
-    rope = dict(get("rope_parameters") or {})
-    eos = generation.get("eos_token_id", raw.get("eos_token_id"))
-    window = get("sliding_window") if family.windows == "all" or get("use_sliding_window", False) else None
-    windows = tuple(_layer_windows(family, get, window, layers))
-    return dict(
-        architecture=architecture,
-        **{name: get(name) for name in _POSITIVE if name not in ("num_key_value_heads", "head_dim")},
-        num_key_value_heads=get("num_key_value_heads") or heads,
-        head_dim=get("head_dim") or raw["hidden_size"] // max(1, heads),
-        rms_norm_eps=float(get("rms_norm_eps", 1e-6)),
-        hidden_act=get("hidden_act", "silu"),
-        rope_theta=float(rope.pop("rope_theta", 10000.0)),
-        rope_scaling=_rope_scaling(rope, get),
-        tie_word_embeddings=bool(get("tie_word_embeddings", False)),
-        attention_bias=bool(get("attention_bias", False)) if family.qkv_bias is None else family.qkv_bias,
-        attention_output_bias=bool(get("attention_bias", False)) if family.qkv_bias is None else False,
-        mlp_bias=bool(get("mlp_bias", False)) if family.mlp_bias is None else family.mlp_bias,
-        qk_norm=family.qk_norm,
-        sliding_window=window if any(windows) else None,
-        layer_windows=windows,
-        dtype=str(get("dtype") or get("torch_dtype") or "float32").removeprefix("torch."),
-        eos_token_ids=tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,),
-        bos_token_id=generation.get("bos_token_id", raw.get("bos_token_id")),
-    )
+    cfg = {**family.defaults, **raw}
+    for name in REQUIRED:
+        _check_positive(name, cfg.get(name))
+    rope = dict(cfg.get("rope_parameters") or {})
+    eos = generation.get("eos_token_id", cfg.get("eos_token_id"))
+    windows = _layer_windows(family, cfg)
+    own_bias = bool(cfg.get("attention_bias", False))
+    return {
+        **{name: cfg[name] for name in (*REQUIRED, "max_position_embeddings")},
+        "architecture": architecture,
+        "num_key_value_heads": cfg.get("num_key_value_heads") or cfg["num_attention_heads"],
+        "head_dim": cfg.get("head_dim") or cfg["hidden_size"] // cfg["num_attention_heads"],
+        "rms_norm_eps": float(cfg.get("rms_norm_eps", 1e-6)),
+        "hidden_act": cfg.get("hidden_act", "silu"),
+        "rope_theta": float(rope.pop("rope_theta", 10000.0)),
+        "rope_scaling": _rope_scaling(rope, cfg),
+        "tie_word_embeddings": bool(cfg.get("tie_word_embeddings", False)),
+        "attention_bias": own_bias if family.qkv_bias is None else family.qkv_bias,
+        "attention_output_bias": own_bias and family.qkv_bias is None,
+        "mlp_bias": bool(cfg.get("mlp_bias", False)) if family.mlp_bias is None else family.mlp_bias,
+        "qk_norm": family.qk_norm,
+        "sliding_window": next((window for window in windows if window is not None), None),
+        "layer_windows": windows,
+        "dtype": str(cfg.get("dtype") or cfg.get("torch_dtype") or "float32"),
+        "eos_token_ids": tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,),
+        "bos_token_id": generation.get("bos_token_id", cfg.get("bos_token_id")),
+    }
 
 
-def _rope_scaling(rope: dict[str, Any], get: Any) -> dict[str, Any] | None:
+def _rope_scaling(rope: Mapping[str, Any], cfg: Mapping[str, Any]) -> dict[str, Any] | None:
     kind = rope.get("rope_type", "default")
     if kind not in ROPE_TYPES:
-        raise ValueError(
-            f"config.json: rope_type {kind!r} is not supported, only {', '.join(ROPE_TYPES)} are."
-        )
-    if rope.get("partial_rotary_factor", get("partial_rotary_factor") or 1.0) != 1.0:
+        raise ValueError(f"config.json: rope_type {kind!r} is not one of {', '.join(ROPE_TYPES)}.")
+    if rope.get("partial_rotary_factor", cfg.get("partial_rotary_factor") or 1.0) != 1.0:
         raise ValueError("config.json: partial_rotary_factor is not supported, all of head_dim is rotated.")
     if kind == "default":
         return None
-    needed = ["factor"] + ["low_freq_factor", "high_freq_factor"] * (kind == "llama3")
+    needed = ["factor", "low_freq_factor", "high_freq_factor"] if kind == "llama3" else ["factor"]
     missing = [name for name in needed if not isinstance(rope.get(name), int | float)]
     if missing:
         raise ValueError(f"config.json: rope_type {kind!r} needs a number for {', '.join(missing)}.")
-    return {"original_max_position_embeddings": get("max_position_embeddings")} | rope
+    return {"original_max_position_embeddings": cfg["max_position_embeddings"], **rope}
 
 
-def _layer_windows(family: Family, get: Any, window: int | None, layers: int) -> Iterator[int | None]:
-    """Mistral slides in every layer, Qwen in those that layer_types names, or else from max_window_layers on."""
-    types = get("layer_types") if family.windows == "layer_types" else None
-    if types is not None and len(types) != layers:
-        raise ValueError(f"config.json: layer_types has {len(types)} entries for {layers} layers.")
-    for layer in range(layers):
-        late = family.windows == "all" or (
-            family.windows == "layer_types" and layer >= get("max_window_layers", 28)
-        )
-        kind = types[layer] if types is not None else "sliding_attention" if late else "full_attention"
-        if kind not in ("sliding_attention", "full_attention"):
-            raise ValueError(
-                f"config.json: layer type {kind!r} is not supported (full_attention, sliding_attention)."
-            )
-        yield window if kind == "sliding_attention" else None
+def _layer_windows(family: Family, cfg: Mapping[str, Any]) -> tuple[int | None, ...]:
+    """Mistral slides in every layer; Qwen, if at all, where layer_types says so or from max_window_layers on."""
+    layers = range(cfg["num_hidden_layers"])
+    window = cfg.get("sliding_window")
+    slides = family.windows == "all" or (family.windows == "layer_types" and cfg.get("use_sliding_window"))
+    if not slides or window is None:
+        return (None,) * len(layers)
+    _check_positive("sliding_window", window)
+    if family.windows == "all":
+        return (window,) * len(layers)
+    first = cfg.get("max_window_layers", 28)
+    types = cfg.get("layer_types") or [
+        "sliding_attention" if i >= first else "full_attention" for i in layers
+    ]
+    if len(types) != len(layers) or not set(types) <= {"sliding_attention", "full_attention"}:
+        what = "one 'sliding_attention' or 'full_attention' per layer"
+        raise ValueError(f"config.json: layer_types must have {what} ({len(layers)}), got {types}.")
+    return tuple(window if kind == "sliding_attention" else None for kind in types)

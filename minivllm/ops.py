@@ -1,7 +1,8 @@
-"""The one place that decides which implementation runs. Everything above it asks here and knows no kernel's name.
+"""The one place that decides which implementation runs. Everything above it asks here and knows no kernel's
+name.
 
-It computes nothing that has a better home: attention lives in minivllm.attention, kernels in minivllm.kernels.
-Here are the choice, and the plain torch form of the small operations.
+It computes nothing that has a better home: attention lives in minivllm.attention, kernels in
+minivllm.kernels. Here are the choice, and the plain torch form of the small operations.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ ATTENTION_BACKENDS = ("auto", "torch", "naive", "triton")
 
 
 class Attend(Protocol):
-    """Attention of a flat batch over the paged cache, [T, H, D] -> [T, H, D]."""
+    """The signature of attention."""
 
     def __call__(
         self,
@@ -29,7 +30,8 @@ class Attend(Protocol):
         *,
         scale: float,
         window: int | None = None,
-    ) -> Tensor: ...
+    ) -> Tensor:
+        """Attend: a flat batch [T, H, D] over one layer's paged cache -> [T, H, D]."""
 
 
 @dataclass(frozen=True)
@@ -63,25 +65,26 @@ def attention_backend(name: str = "auto") -> AttentionBackend:
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Divide by the root mean square of the last dimension, times weight: [..., n] (Zhang and Sennrich 2019).
+    """Divide by the root mean square of the last dimension (Zhang and Sennrich 2019), times weight: [..., n].
 
-    Half precision is widened for the division and rounded before the weight, as the checkpoints were trained.
+    The division is in float32 and rounded before the weight is applied, as the checkpoints were trained.
     """
-    if x.dtype == torch.float32:
-        return F.rms_norm(x, weight.shape, weight, eps)
-    return F.rms_norm(x.float(), weight.shape, None, eps).to(x.dtype) * weight
+    wide = x.float()
+    scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+    return (wide * scale).to(x.dtype) * weight
 
 
 def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate each pair (i, i + D/2) of x [T, heads, D] by its token's angle (Su et al. 2021, section 3.2.2).
 
-    cos and sin are [T, 1, D]; the first half of sin is negated, so that rotating needs no split: with the halves
-    of x swapped, x * cos + swapped * sin is (x1 cos - x2 sin, x2 cos + x1 sin).
+    cos and sin are [T, 1, D], and the first half of sin is negated. So with x's halves (a, b) swapped,
+    x * cos + swapped * sin = (a cos - b sin, b cos + a sin).
     """
-    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+    swapped = x.roll(x.shape[-1] // 2, -1)
+    return (x * cos).addcmul_(swapped, sin)
 
 
 def silu_and_mul(x: Tensor) -> Tensor:
     """SwiGLU's gate (Shazeer 2020): silu of the first half of x [T, 2 n], times the second half -> [T, n]."""
     gate, up = x.chunk(2, -1)
-    return F.silu(gate) * up
+    return F.silu(gate).mul_(up)

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+
+@dataclass(frozen=True)
+class Logprob:
+    """The model's own log-probability of a token at one position, before temperature and penalties."""
+
+    logprob: float
+    rank: int | None = None  # 1 = the most likely
+    decoded_token: str | None = None
 
 
 @dataclass
@@ -18,7 +25,7 @@ class CompletionOutput:
     text: str
     token_ids: list[int]
     cumulative_logprob: float | None = None
-    logprobs: list[dict[int, Any]] | None = None
+    logprobs: list[dict[int, Logprob]] | None = None  # one dict for each output token: token id -> Logprob
     finish_reason: str | None = None  # stop, length, abort, error; None while it runs
     stop_reason: int | str | None = None
     lora_request: None = None
@@ -47,7 +54,7 @@ class RequestOutput:
     prompt_token_ids: list[int]
     outputs: list[CompletionOutput]
     finished: bool
-    prompt_logprobs: list[dict[int, Any] | None] | None = None
+    prompt_logprobs: list[dict[int, Logprob] | None] | None = None  # None for the first token: nothing precedes it
     metrics: RequestMetrics | None = None
     lora_request: None = None
     num_cached_tokens: int = 0  # prompt tokens whose keys and values came from the prefix cache

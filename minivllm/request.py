@@ -45,9 +45,16 @@ class Request:
     stop_token_ids: frozenset[int] = frozenset()  # any of them ends the request (end of sequence and the user's own)
     max_tokens: int = 16  # resolved: what the user asked for, clipped to the context
     seed: int = 0  # resolved: the user's, or drawn from the engine's
-    priority: int = 0
+    bad_words_token_ids: Sequence[Sequence[int]] = ()
+    parent_id: str | None = None  # of a request with n > 1, whose choice number `index` this is
+    index: int = 0
+    priority: int = 0  # smaller is more urgent
     cache_salt: str | None = None  # only requests with the same salt share prefix blocks
+    skip_prefix_cache: bool = False  # it needs logits of tokens that a hit would skip
+    fork_from: Request | None = None  # a sibling with the same prompt, whose blocks this request is to share
+    deadline: float | None = None  # in seconds of time.monotonic(): aborted if not finished by then
     arrival_time: float = field(default_factory=time.monotonic)
+    arrival_number: int = 0  # set by the scheduler
 
     status: RequestStatus = RequestStatus.WAITING
     stop_reason: int | str | None = None
@@ -75,6 +82,11 @@ class Request:
     @property
     def num_tokens_with_spec(self) -> int:
         return self.num_tokens + len(self.spec_token_ids)
+
+    @property
+    def cache_keys(self) -> tuple[str, ...]:
+        """What besides the tokens decides the content of the KV cache; part of the first block's hash."""
+        return () if self.cache_salt is None else (f"salt:{self.cache_salt}",)
 
     @property
     def all_token_ids(self) -> list[int]:

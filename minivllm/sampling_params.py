@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,6 +17,13 @@ GREEDY_EPSILON = 1e-5  # a temperature below this means greedy
 MIN_TEMPERATURE = 1e-2  # a smaller one (that is not greedy) is raised to this: dividing by less overflows
 MAX_N = 16384
 MAX_INT64 = 2**63 - 1
+SWITCHES = (
+    "ignore_eos",
+    "detokenize",
+    "skip_special_tokens",
+    "spaces_between_special_tokens",
+    "include_stop_str_in_output",
+)
 
 
 class RequestOutputKind(enum.Enum):
@@ -64,6 +72,7 @@ class SamplingParams:
     def __post_init__(self) -> None:
         self._check_numbers()
         self._check_limits()
+        self._check_switches()
         self._check_lists()
         if self.is_greedy:
             if self.n > 1:
@@ -109,47 +118,68 @@ class SamplingParams:
             if getattr(self, name) is not None:
                 _integer(name, getattr(self, name), -1, MAX_INT64)
 
+    def _check_switches(self) -> None:
+        for name in SWITCHES:
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, not {_show(getattr(self, name))}")
+        if not isinstance(self.output_kind, RequestOutputKind):
+            raise ValueError(f"output_kind must be a RequestOutputKind, not {_show(self.output_kind)}")
+        if not isinstance(self.extra_args, Mapping):
+            raise ValueError(f"extra_args must be a dict, not {_show(self.extra_args)}")
+
     def _check_lists(self) -> None:
-        stop = [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
-        if not all(isinstance(text, str) and text for text in stop):
-            raise ValueError("stop must be a non-empty string or a list of non-empty strings")
+        stop = (self.stop,) if isinstance(self.stop, str) else _strings("stop", self.stop)
+        if "" in stop:
+            raise ValueError("stop must not be an empty string: every text would end at once")
         if stop and not self.detokenize:
             raise ValueError("stop strings need detokenize=True: they are looked for in the text")
-        self._set(stop=tuple(stop), stop_token_ids=_token_ids("stop_token_ids", self.stop_token_ids or ()))
+        self._set(stop=stop, stop_token_ids=_token_ids("stop_token_ids", self.stop_token_ids))
         if self.allowed_token_ids is not None:
             self._set(allowed_token_ids=_token_ids("allowed_token_ids", self.allowed_token_ids))
             if not self.allowed_token_ids:
                 raise ValueError("allowed_token_ids must not be empty: leave it out to allow every token")
         if self.bad_words is not None:
-            if isinstance(self.bad_words, str) or not all(isinstance(w, str) and w for w in self.bad_words):
-                raise ValueError("bad_words must be a list of non-empty strings")
-            self._set(bad_words=tuple(self.bad_words))
+            self._set(bad_words=_strings("bad_words", self.bad_words))
+            if "" in self.bad_words:
+                raise ValueError("bad_words must not hold an empty string")
         if self.logit_bias is not None:
             self._set(logit_bias=_logit_bias(self.logit_bias))
 
 
 def _number(name: str, value: Any, low: float, high: float, *, low_open: bool = False) -> None:
     """Raise unless `value` is a finite number in [low, high], or (low, high] with `low_open`."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    inside = is_number and math.isfinite(value) and (low < value if low_open else low <= value) and value <= high
+    inside = isinstance(value, (int, float)) and not isinstance(value, bool)
+    inside = inside and abs(value) <= sys.float_info.max  # neither infinite, nor NaN, nor an int that no float holds
+    inside = inside and (low < value if low_open else low <= value) and value <= high
     if not inside:
         interval = f"{'(' if low_open else '['}{low}, {high}{')' if high == math.inf else ']'}"
         raise ValueError(f"{name} must be a finite number in {interval}, not {_show(value)}")
 
 
 def _integer(name: str, value: Any, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        upper = "" if high == MAX_INT64 else f" and at most {high}"
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    if not is_integer or not low <= value <= high:
+        upper = f" and at most {high}" if high != MAX_INT64 or (is_integer and value > high) else ""
         raise ValueError(f"{name} must be an integer of at least {low}{upper}, not {_show(value)}")
 
 
 def _token_ids(name: str, values: Any) -> tuple[int, ...]:
-    """The ids without repetitions, in order."""
-    if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
+    """The ids without repetitions, in order; None is none."""
+    if values is None:
+        return ()
+    if isinstance(values, (str, bytes, bytearray)) or not isinstance(values, Sequence):
         raise ValueError(f"{name} must be a list of token ids, not {_show(values)}")
     for value in values:
         _integer(f"every id in {name}", value, 0, MAX_INT64)
     return tuple(dict.fromkeys(values))
+
+
+def _strings(name: str, values: Any) -> tuple[str, ...]:
+    if values is None:
+        return ()
+    if isinstance(values, str) or not isinstance(values, Sequence) or not all(isinstance(v, str) for v in values):
+        raise ValueError(f"{name} must be a list of strings, not {_show(values)}")
+    return tuple(values)
 
 
 def _logit_bias(bias: Any) -> dict[int, float]:
@@ -165,5 +195,8 @@ def _logit_bias(bias: Any) -> dict[int, float]:
 
 
 def _show(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # it holds an int of more digits than Python prints
+        text = type(value).__name__
     return text if len(text) <= 40 else text[:37] + "..."

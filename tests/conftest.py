@@ -1,7 +1,8 @@
 """How the suite runs anywhere: what is set before torch is imported, and which tests a machine cannot run.
 
-A test marked browser, system, gpu or slow is skipped with the reason where its machine lacks something. With CI=true a
-browser or system test that did not run is a failure instead: there the machine is prepared, and silence would be a lie.
+A test marked browser, system, gpu or slow is skipped with the reason where its machine lacks something. With
+CI=true a browser or system test that did not run is a failure instead: there the machine is prepared, and silence
+would be a lie.
 """
 
 import ctypes
@@ -18,7 +19,7 @@ from hypothesis import settings
 
 @cache
 def cuda_device_count() -> int:
-    """Count CUDA devices through the driver, because asking torch would import it before its settings stand."""
+    """Count CUDA devices through the driver: asking torch would import it before its settings stand."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -109,7 +110,12 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Turn a skip into a failure where skipping is not allowed, wherever in the test the skip came from."""
     report = yield
-    if report.skipped and not hasattr(report, "wasxfail") and in_ci() and any(map(item.get_closest_marker, MUST_RUN_IN_CI)):
+    if (
+        report.skipped
+        and not hasattr(report, "wasxfail")
+        and in_ci()
+        and any(map(item.get_closest_marker, MUST_RUN_IN_CI))
+    ):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} must run when CI=true, but was skipped. {reason}"

@@ -1,7 +1,7 @@
 """What attention must know about one step: where each token's key and value go, and where each request's lie.
 
-The batch is flat. Its T tokens belong to R requests, one after the other; nothing in it says "prefill" or "decode",
-a request simply brings as many tokens as it was given:
+The batch is flat. Its T tokens belong to R requests, one after the other; nothing in it says "prefill" or
+"decode", a request simply brings as many tokens as it was given:
 
     request          |------ 0 ------|1|-- 2 --|        query_start_loc = [0, 5, 6, 9]
     its whole context (this step's tokens included)      seq_lens        = [5, 40, 12]
@@ -50,10 +50,10 @@ class AttentionMetadata:
         block_size: int,
         device: torch.device | str = "cpu",
     ) -> "AttentionMetadata":
-        """Build it from plain lists, one entry per request. For tests and notebooks: the runner fills buffers instead.
+        """Build it from plain lists, one entry per request. For tests and notebooks: the runner fills buffers.
 
         Raises:
-            ValueError: lists of different lengths, a context shorter than its queries, or a table too short for it.
+            ValueError: lists of different lengths, or a context shorter than its queries or too long for its table.
         """
         if not len(query_lens) == len(seq_lens) == len(block_tables) or not query_lens:
             raise ValueError(
@@ -72,12 +72,15 @@ class AttentionMetadata:
             starts.append(starts[-1] + query_len)
         width = max(map(len, block_tables))
         rows = [[*table, *[0] * (width - len(table))] for table in block_tables]
-        int32 = {"dtype": torch.int32, "device": device}
+
+        def int32(values: list[int] | list[list[int]]) -> Tensor:
+            return torch.tensor(values, dtype=torch.int32, device=device)
+
         return cls(
             slot_mapping=torch.tensor(slots, dtype=torch.int64, device=device),
-            query_start_loc=torch.tensor(starts, **int32),
-            seq_lens=torch.tensor(seq_lens, **int32),
-            block_tables=torch.tensor(rows, **int32),
+            query_start_loc=int32(starts),
+            seq_lens=int32(list(seq_lens)),
+            block_tables=int32(rows),
             max_query_len=max(query_lens),
             max_seq_len=max(seq_lens),
             block_size=block_size,

@@ -1,7 +1,8 @@
-"""Attention as the textbook writes it, one request, one head and one query at a time. The oracle, not the engine.
+"""Attention as the textbook writes it, one request, one head and one query at a time. The oracle, not the
+engine.
 
-Slow on purpose: every line can be checked against softmax(q k^T * scale) v (Vaswani et al. 2017, section 3.2.1) by
-eye, and it shares no code with the fast path that is tested against it.
+Slow on purpose: every line can be checked against softmax(q k^T * scale) v (Vaswani et al. 2017, section
+3.2.1) by eye, and it shares no code with the fast path that is tested against it.
 """
 
 import torch
@@ -47,7 +48,7 @@ def dense_causal_attention(
 
 
 def gather_context(cache: Tensor, block_table: Tensor, seq_len: int) -> Tensor:
-    """Collect the context of one request from a paged cache, token by token: [N, B, K, D] -> [seq_len, K, D]."""
+    """Collect one request's context from a paged cache, token by token: [N, B, K, D] -> [seq_len, K, D]."""
     block_size = cache.shape[1]
     return torch.stack([cache[int(block_table[p // block_size]), p % block_size] for p in range(seq_len)])
 
@@ -60,7 +61,7 @@ def naive_attention(
     scale: float,
     window: int | None = None,
 ) -> Tensor:
-    """Attention of a flat batch over a paged cache: [T, H, D] -> [T, H, D]. This step's k and v are already in it.
+    """Attention of a flat batch over a paged cache, which already holds this step's k and v: [T, H, D] -> same.
 
     Tokens beyond the last request (padding) get zeros.
     """

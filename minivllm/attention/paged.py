@@ -1,27 +1,31 @@
 """Paged attention in plain torch: the whole batch in a few large operations, without a loop over requests.
 
-PagedAttention (Kwon et al. 2023, section 4.1) reads each request's context through its block table. A kernel walks
-the table block by block. Torch cannot, so this file gathers: requests that look alike (similar number of queries,
-similar context) form a group, their contexts are collected into one padded tensor, and one call of
-scaled_dot_product_attention serves the group. Which rows and slots that takes is the same for every layer, so it is
-worked out once per step, in the plan.
+PagedAttention (Kwon et al. 2023, section 4.1) reads each request's context through its block table. A kernel
+walks the table block by block. Torch cannot, so this file gathers: requests that look alike (similar number
+of queries, similar context) form a group, their contexts are collected into one padded tensor, and one call
+of scaled_dot_product_attention serves the group. Which rows and slots that takes is the same for every layer,
+so it is worked out once per step, in the plan.
 
-Padding never reads memory that no token has written: a padded query repeats its request's last query, a padded
-context position repeats its request's last slot and is masked. What lies in unused slots (even NaN) cannot matter,
-and no row is ever masked completely.
+Padding never reads memory that no token has written: a padded query repeats its request's last query, a
+padded context position repeats its request's last slot and is masked. So what lies in unused slots (even NaN)
+cannot matter, and no row is ever masked completely.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from minivllm.attention.metadata import AttentionMetadata, LayerKVCache
 
-# Context slots (padding included) that one group gathers. On a CPU a group should stay in the cache, on a GPU it
-# should fill the device; either way it bounds the memory that attention takes beside the KV cache.
+Ints = NDArray[np.int64]
+
+# Context slots (padding included) that one group gathers: on a CPU what its cache holds, on a GPU what fills the
+# device. It also bounds the memory that attention takes beside the KV cache.
 MAX_GROUP_SLOTS = {"cpu": 4096, "cuda": 1 << 18}
 SIMILAR_CONTEXT = 128  # up to this length contexts share a group however different they are
 
@@ -36,21 +40,21 @@ class ContextView:
 
 @dataclass(frozen=True)
 class RequestGroup:
-    """Rg requests, their queries padded to a common length Q. Positions and tables stay on the host for planning."""
+    """Rg requests, their queries padded to a common length Q. Numbers for planning stay on the host."""
 
     query_rows: Tensor  # [Rg * Q] int64: row of the flat batch of each query
-    positions: Tensor  # [Rg, Q] position of each query in its context (host)
-    seq_lens: Tensor  # [Rg] (host)
-    block_tables: Tensor  # [Rg, max_blocks] (host)
+    real_rows: Tensor | None  # which of these rows are no padding; None: all of them
+    out_rows: Tensor  # the rows of the flat batch where the results of those belong
+    positions: Ints  # [Rg, Q]: position of each query in its context
+    seq_lens: Ints  # [Rg]
+    block_tables: Ints  # [Rg, max_blocks]
     block_size: int
-    real_rows: Tensor | None  # which of the Rg * Q rows are no padding; None: all of them
-    out_rows: Tensor  # the rows of the flat batch where those belong
     views: dict[tuple[int | None, torch.dtype], ContextView] = field(default_factory=dict)
 
     def context(self, window: int | None, dtype: torch.dtype) -> ContextView:
         """The context under a sliding window (None: all of it), worked out on first use in a step.
 
-        Positions that have slid out of every query's window are not gathered, so their blocks may be gone already.
+        Positions that slid out of every query's window are not gathered: their blocks may be gone already.
         """
         key = (window, dtype)
         if key not in self.views:
@@ -58,21 +62,19 @@ class RequestGroup:
         return self.views[key]
 
     def _make_context(self, window: int | None, dtype: torch.dtype) -> ContextView:
-        first = torch.zeros_like(self.seq_lens)
+        first = np.zeros_like(self.seq_lens)  # [Rg]: where the gathered context begins
         if window is not None:
-            first = (self.positions[:, 0] - window + 1).clamp_(min=0)  # [Rg]
+            first = np.maximum(self.positions[:, 0] - window + 1, 0)
         longest = int((self.seq_lens - first).max())
-        key_positions = first[:, None] + torch.arange(longest)  # [Rg, S]
-        written = torch.minimum(key_positions, self.seq_lens[:, None] - 1).clamp_(min=0)
-        blocks = self.block_tables.gather(1, written // self.block_size)
-        slots = blocks * self.block_size + written % self.block_size
-        distance = (
-            self.positions[:, :, None] - key_positions[:, None, :]
-        )  # [Rg, Q, S], negative: in the future
-        hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
+        key_positions = first[:, None] + np.arange(longest)  # [Rg, S]
+        written = np.minimum(key_positions, np.maximum(self.seq_lens[:, None] - 1, 0))
+        logical, offset = np.divmod(written, self.block_size)
+        slots = np.take_along_axis(self.block_tables, logical, 1) * self.block_size + offset
+        ago = self.positions[:, :, None] - key_positions[:, None, :]  # [Rg, Q, S]; negative: in the future
+        hidden = torch.from_numpy(ago < 0 if window is None else (ago < 0) | (ago >= window))
         bias = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf"))
         device = self.query_rows.device
-        return ContextView(slots.flatten().to(device), bias[:, None].to(device))
+        return ContextView(torch.from_numpy(slots.ravel()).to(device), bias[:, None].to(device))
 
 
 @dataclass(frozen=True)
@@ -83,40 +85,42 @@ class PagedPlan:
 
 
 def build_plan(metadata: AttentionMetadata) -> PagedPlan:
-    """Group the requests of a step by number of queries (powers of two: padding stays below 2x) and by context.
+    """Group a step's requests by number of queries (powers of two: padding stays below 2x) and by context.
 
     Runs on the host, where group sizes are needed as numbers; on a GPU that is one synchronization per step.
     """
     device = metadata.slot_mapping.device
-    starts = metadata.query_start_loc.cpu().long()
-    seq_lens, block_tables = metadata.seq_lens.cpu().long(), metadata.block_tables.cpu().long()
-    query_lens = starts.diff()  # [R]
+    starts, seq_lens, block_tables = (
+        tensor.cpu().numpy().astype(np.int64)
+        for tensor in (metadata.query_start_loc, metadata.seq_lens, metadata.block_tables)
+    )
+    query_lens = np.diff(starts)  # [R]
     groups = []
     for rows in _similar_requests(query_lens, seq_lens, MAX_GROUP_SLOTS.get(device.type, 1 << 18)):
         lens = query_lens[rows, None]  # [Rg, 1]
-        steps = torch.arange(int(lens.max()))
-        offsets = torch.minimum(steps, lens - 1)  # [Rg, Q]: padding repeats the last query
-        query_rows = (starts[rows, None] + offsets).flatten()
-        is_real = (steps < lens).flatten()
-        real_rows = None if bool(is_real.all()) else is_real.nonzero().squeeze(1)
+        steps = np.arange(lens.max())
+        offsets = np.minimum(steps, lens - 1)  # [Rg, Q]: padding repeats the last query
+        query_rows = (starts[rows, None] + offsets).ravel()
+        is_real = (steps < lens).ravel()
+        padded = not is_real.all()
         groups.append(
             RequestGroup(
-                query_rows=query_rows.to(device),
-                positions=(seq_lens[rows, None] - lens + offsets).clamp_(min=0),
+                query_rows=torch.from_numpy(query_rows).to(device),
+                real_rows=torch.from_numpy(is_real.nonzero()[0]).to(device) if padded else None,
+                out_rows=torch.from_numpy(query_rows[is_real]).to(device),
+                positions=np.maximum(seq_lens[rows, None] - lens + offsets, 0),
                 seq_lens=seq_lens[rows],
                 block_tables=block_tables[rows],
                 block_size=metadata.block_size,
-                real_rows=None if real_rows is None else real_rows.to(device),
-                out_rows=(query_rows if real_rows is None else query_rows[real_rows]).to(device),
             )
         )
     return PagedPlan(groups)
 
 
-def _similar_requests(query_lens: Tensor, seq_lens: Tensor, max_slots: int) -> Iterator[Tensor]:
+def _similar_requests(query_lens: Ints, seq_lens: Ints, max_slots: int) -> Iterator[Ints]:
     """Yield the request numbers of one group after the other; a loop over groups, not over requests."""
-    bucket = torch.ceil(torch.log2(query_lens.double())).long()  # -inf of an empty request becomes negative
-    order = torch.argsort((bucket << 40) + seq_lens, descending=True)
+    bucket = np.ceil(np.log2(np.maximum(query_lens, 1)))
+    order = np.lexsort((-seq_lens, -bucket))
     order = order[query_lens[order] > 0]
     while len(order):
         longest = max(1, int(seq_lens[order[0]]))
@@ -143,7 +147,7 @@ def paged_attention(
     Args:
         query: [T, H, D]; H is a multiple of the cache's K, and query head h reads kv head h // (H // K).
         kv_cache: one layer's cache.
-        metadata: the step; its `plan` should come from `build_plan`, else it is built here for this call alone.
+        metadata: the step; its `plan` should come from `build_plan`, else one is built for this call alone.
         scale: factor on the scores.
         window: how many of the latest tokens a token sees, itself included; None: all.
 
@@ -154,15 +158,15 @@ def paged_attention(
     num_kv_heads, head_dim = kv_cache.key.shape[2:]
     keys = kv_cache.key.view(-1, num_kv_heads * head_dim)  # [N * B, K * D]
     values = kv_cache.value.view(-1, num_kv_heads * head_dim)
-    out = torch.zeros_like(query)
+    out = torch.zeros(query.shape, dtype=query.dtype, device=query.device)
     for group in plan.groups:
         view = group.context(window, query.dtype)
         rows, _, _, context_len = view.bias.shape
         shape = (rows, context_len, num_kv_heads, head_dim)
         attended = F.scaled_dot_product_attention(
             query.index_select(0, group.query_rows).unflatten(0, (rows, -1)).transpose(1, 2),  # [Rg, H, Q, D]
-            F.embedding(view.slots, keys).view(shape).transpose(1, 2),  # [Rg, K, S, D]; a gather of rows
-            F.embedding(view.slots, values).view(shape).transpose(1, 2),
+            keys.index_select(0, view.slots).view(shape).transpose(1, 2),  # [Rg, K, S, D]
+            values.index_select(0, view.slots).view(shape).transpose(1, 2),
             attn_mask=view.bias,
             scale=scale,
             enable_gqa=query.shape[1] != num_kv_heads,

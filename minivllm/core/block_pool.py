@@ -90,8 +90,8 @@ class BlockPool:
     """
 
     def __init__(self, num_blocks: int, enable_caching: bool = True) -> None:
-        if num_blocks < 2:
-            raise ValueError(f"num_blocks must be at least 2 (one of them is the null block), not {num_blocks}")
+        if num_blocks < 1:
+            raise ValueError(f"num_blocks must be at least 1 (the null block), not {num_blocks}")
         self.num_blocks = num_blocks
         self.blocks = [KVCacheBlock(block_id) for block_id in range(num_blocks)]
         self.null_block = self.blocks[NULL_BLOCK_ID]
@@ -106,7 +106,7 @@ class BlockPool:
     def usage(self) -> float:
         """The referenced share of the usable blocks, 0..1."""
         usable = self.num_blocks - 1
-        return (usable - self.num_free_blocks) / usable
+        return (usable - self.num_free_blocks) / usable if usable else 0.0
 
     def get_new_blocks(self, num_blocks: int) -> list[KVCacheBlock]:
         """Take `num_blocks` blocks from the head of the free queue, one reference each. Their old content is forgotten."""

@@ -2,18 +2,33 @@
 
 The scheduler asks two questions: what is already there (`get_computed_blocks`), and is there room for these tokens
 (`allocate_slots`, which answers None instead of raising: running out of blocks is everyday life, not an error).
-Source: PagedAttention (SOSP 2023), sections 4.3-4.4; the two vocabularies are vLLM v1's.
+Source: PagedAttention (SOSP 2023), sections 4.3-4.5; the two vocabularies are vLLM v1's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from minivllm.core.block_pool import BlockPool, KVCacheBlock
 from minivllm.core.block_table import BlockTable, cdiv
-from minivllm.core.prefix_cache import ROOT_HASH, BlockHash, hash_block_tokens
+from minivllm.core.prefix_cache import BlockHash
+from minivllm.core.request_hashes import RequestHashes
+from minivllm.core.scheduler_output import BlockOperations
+from minivllm.core.swap import SwapSpace
 from minivllm.request import Request
+
+BlockUpdates = list[tuple[int, int]]  # changes of a block table: (logical index, physical block id)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a waiting request can begin: its first tokens are in blocks already, in one of three ways."""
+
+    how: Literal["prefix", "fork", "swap_in"]
+    num_computed_tokens: int
+    blocks: Sequence[KVCacheBlock]  # full blocks in the KV cache that it will share
 
 
 @dataclass
@@ -27,18 +42,33 @@ class PrefixCacheStats:
 class KVCacheManager:
     """Owns the block tables and keeps them true to the pool.
 
-    `num_blocks` counts the null block, so `num_blocks - 1` blocks of `block_size` tokens can be used.
+    Args:
+        num_blocks: counts the null block, so `num_blocks - 1` blocks can be used.
+        block_size: tokens of a block.
+        enable_caching: keep full blocks findable after their request is gone.
+        window: if every layer sees only so many of the latest tokens, blocks behind it are freed while a request runs.
+        num_swap_blocks: size of the swap space; 0 = none.
     """
 
-    def __init__(self, num_blocks: int, block_size: int, enable_caching: bool = True) -> None:
+    def __init__(
+        self,
+        num_blocks: int,
+        block_size: int,
+        enable_caching: bool = True,
+        *,
+        window: int | None = None,
+        num_swap_blocks: int = 0,
+    ) -> None:
         self.block_size = block_size
         self.enable_caching = enable_caching
+        self.window = window
         self.pool = BlockPool(num_blocks, enable_caching)
+        self.swap_space = SwapSpace(num_swap_blocks)
         self.stats = PrefixCacheStats()
         self._tables: dict[str, BlockTable] = {}
-        self._hashes: dict[str, list[BlockHash]] = {}  # of each request's full blocks, as far as they were needed
         self._num_cached_blocks: dict[str, int] = {}  # leading blocks of the table that the prefix cache knows
-        self._copies: list[tuple[int, int]] = []  # (source, target) block ids to copy before the next step's writes
+        self._hashes = RequestHashes(block_size)
+        self._copies: list[tuple[int, int]] = []
 
     # -- what is there ------------------------------------------------------------------------------------------------
 
@@ -48,9 +78,10 @@ class KVCacheManager:
         return (self.pool.num_blocks - 1) * self.block_size
 
     def block_ids(self, request_id: str) -> list[int]:
+        """The request's physical blocks in logical order."""
         return self._tables[request_id].block_ids
 
-    def tables(self) -> dict[str, BlockTable]:
+    def tables(self) -> Mapping[str, BlockTable]:
         """The live tables, to look at (integrity checks, pictures), never to change."""
         return self._tables
 
@@ -61,16 +92,30 @@ class KVCacheManager:
         until the next allocation. A block is found only after it was computed (vLLM also finds blocks that are
         scheduled in the same step).
         """
-        if not self.enable_caching:
-            return []
-        hashes = self._block_hashes(request, (request.num_tokens - 1) // self.block_size)
-        found = []
-        for block_hash in hashes:
+        found: list[KVCacheBlock] = []
+        if not self.enable_caching or request.skip_prefix_cache:
+            return found
+        for block_hash in self._hashes.first(request, (request.num_tokens - 1) // self.block_size):
             block = self.pool.get_cached_block(block_hash)
             if block is None:
                 break
             found.append(block)
         return found
+
+    def next_hash(self, request: Request, num_blocks: int) -> BlockHash | None:
+        """The hash of the first block that a request with `num_blocks` computed blocks misses; None if it could not use it."""
+        if not self.enable_caching or request.skip_prefix_cache:
+            return None
+        if num_blocks >= (request.num_tokens - 1) // self.block_size:
+            return None
+        return self._hashes.first(request, num_blocks + 1)[-1]
+
+    def hashes_computed_by(self, request: Request, num_new_tokens: int) -> list[BlockHash]:
+        """The hashes of the blocks that computing the next `num_new_tokens` tokens will fill."""
+        if not self.enable_caching:
+            return []
+        num_full = min(request.num_computed_tokens + num_new_tokens, request.num_tokens) // self.block_size
+        return self._hashes.first(request, num_full)[request.num_computed_tokens // self.block_size :]
 
     # -- room for tokens ----------------------------------------------------------------------------------------------
 
@@ -81,7 +126,7 @@ class KVCacheManager:
 
     def allocate_slots(
         self, request: Request, num_new_tokens: int, computed_blocks: Sequence[KVCacheBlock] = ()
-    ) -> list[tuple[int, int]] | None:
+    ) -> BlockUpdates | None:
         """Make room for the next `num_new_tokens` tokens of `request`.
 
         Args:
@@ -90,40 +135,39 @@ class KVCacheManager:
             computed_blocks: a new request's result of `get_computed_blocks`; a reference to each is taken.
 
         Returns:
-            The changes of its block table as (logical index, physical block id), or None when the pool has too few
-            free blocks; then nothing has changed.
+            The changes of its block table, or None when the pool has too few free blocks; then nothing has changed,
+            except that blocks behind a sliding window are free now.
         """
         table = self._tables.get(request.request_id) or BlockTable(self.block_size)
         assert not (len(table) and computed_blocks), "computed blocks are for requests that hold none yet"
         num_computed = request.num_computed_tokens or len(computed_blocks) * self.block_size
+        updates = self._free_behind_window(table, num_computed)
         num_missing = table.num_blocks_missing(num_computed + num_new_tokens) - len(computed_blocks)
-        shared_tail = self._shared_tail(table, num_computed)
-        num_needed = num_missing + (shared_tail is not None)
+        shared = self._shared_blocks(table, num_computed, num_computed + num_new_tokens)
+        num_needed = num_missing + len(shared)
         if num_needed + _num_free(computed_blocks) > self.pool.num_free_blocks:
             return None
 
         self.pool.touch(computed_blocks)
         self._tables[request.request_id] = table
         first_new = len(table)
-        table.append(computed_blocks)
-        updates = []
         new_blocks = self.pool.get_new_blocks(num_needed)
-        if shared_tail is not None:
-            updates.append((shared_tail, self._copy_on_write(table, shared_tail, new_blocks.pop())))
-        table.append(new_blocks)
+        updates += [(index, self._copy_on_write(table, index, new_blocks.pop())) for index in shared]
+        table.append([*computed_blocks, *new_blocks])
         updates += [(index, table[index].block_id) for index in range(first_new, len(table))]
         self._num_cached_blocks.setdefault(request.request_id, len(computed_blocks))
         return updates
 
     def record_lookup(self, request: Request, num_hit_tokens: int) -> None:
         """Count a prefix-cache look-up that led to an admission."""
-        self.stats.queries += request.num_tokens
-        self.stats.hits += num_hit_tokens
+        if self.enable_caching and not request.skip_prefix_cache:
+            self.stats.queries += request.num_tokens
+            self.stats.hits += num_hit_tokens
 
-    def _shared_tail(self, table: BlockTable, position: int) -> int | None:
-        """The logical index of the block that `position` falls into, if it must be copied before writing there."""
-        index = position // self.block_size
-        return index if index < len(table) and table[index].ref_cnt > 1 else None
+    def _shared_blocks(self, table: BlockTable, start: int, stop: int) -> list[int]:
+        """Logical indices of blocks that positions [start, stop) would write into and that somebody else holds, too."""
+        last = min(len(table), cdiv(stop, self.block_size))
+        return [index for index in range(start // self.block_size, last) if table[index].ref_cnt > 1]
 
     def _copy_on_write(self, table: BlockTable, index: int, target: KVCacheBlock) -> int:
         source = table.replace(index, target)
@@ -131,25 +175,66 @@ class KVCacheManager:
         self.pool.free_blocks([source])  # others still hold it: it cannot become free here
         return target.block_id
 
-    def take_copies(self) -> list[tuple[int, int]]:
-        """(source, target) pairs to be copied before the step's writes; each is handed out once."""
-        copies, self._copies = self._copies, []
-        return copies
+    def _free_behind_window(self, table: BlockTable, num_computed: int) -> BlockUpdates:
+        """Put the null block in the place of blocks that no token to come will look at."""
+        if self.window is None:
+            return []
+        num_behind = max(0, num_computed - self.window + 1) // self.block_size
+        null = self.pool.null_block
+        behind = [index for index in range(min(num_behind, len(table))) if table[index] is not null]
+        self.pool.free_blocks([table.replace(index, null) for index in reversed(behind)])
+        return [(index, null.block_id) for index in behind]
 
-    # -- sharing, caching, giving back --------------------------------------------------------------------------------
+    # -- beginning ----------------------------------------------------------------------------------------------------
 
-    def fork(self, parent: Request, child: Request) -> None:
-        """Let `child` share all of the parent's blocks. Nothing is copied until one of them writes into a shared block.
+    def find_start(self, request: Request) -> Start:
+        """The best way for a waiting request to begin: from the swap space, as a fork of a sibling, or by prefix."""
+        if request.request_id in self.swap_space:
+            num_computed = request.num_computed_tokens
+            return Start("swap_in", num_computed, self.get_computed_blocks(request)[: num_computed // self.block_size])
+        if self._can_fork(request):
+            assert request.fork_from is not None
+            num_computed = request.num_prompt_tokens - 1  # it computes the last prompt token itself, for its logits
+            parent_table = self._tables[request.fork_from.request_id]
+            return Start("fork", num_computed, parent_table[: num_computed // self.block_size])
+        blocks = self.get_computed_blocks(request)
+        return Start("prefix", len(blocks) * self.block_size, blocks)
 
-        Source: PagedAttention (SOSP 2023), section 4.4, figure 8 (vLLM v1 shares by prefix hash instead).
+    def begin(self, request: Request, start: Start, num_new_tokens: int) -> None:
+        """Start (or go on with) a request; `can_fit` has promised room for all its tokens."""
+        if start.how == "swap_in":
+            self.swap_in(request, start.blocks)
+        elif start.how == "fork":
+            assert request.fork_from is not None
+            self.fork(request.fork_from, request, start.num_computed_tokens)
+        request.num_computed_tokens = start.num_computed_tokens
+        updates = self.allocate_slots(request, num_new_tokens, start.blocks if start.how == "prefix" else ())
+        assert updates is not None, "can_fit promised room"
+
+    def _can_fork(self, request: Request) -> bool:
+        parent = request.fork_from
+        if parent is None or parent.request_id not in self._tables:
+            return False
+        # The sibling has sampled, so a step that computed the whole prompt has returned.
+        return parent.num_output_tokens > 0 and request.num_output_tokens == 0
+
+    # -- sharing and caching ------------------------------------------------------------------------------------------
+
+    def fork(self, parent: Request, child: Request, num_tokens: int) -> None:
+        """Let `child` share the blocks of the parent's first `num_tokens` computed tokens, and count them as computed.
+
+        Nothing is copied until one of them writes into a shared block. Source: PagedAttention (SOSP 2023), section 4.4,
+        figure 8 (vLLM v1 shares by prefix hash instead).
         """
         assert child.request_id not in self._tables, f"request {child.request_id} holds blocks already"
-        parent_table = self._tables[parent.request_id]
+        assert num_tokens <= parent.num_computed_tokens, "only computed tokens can be shared"
         table = BlockTable(self.block_size)
-        table.append(parent_table[:])
+        table.append(self._tables[parent.request_id][: cdiv(num_tokens, self.block_size)])
         self.pool.touch(table)
         self._tables[child.request_id] = table
-        self._num_cached_blocks[child.request_id] = self._num_cached_blocks[parent.request_id]
+        cached = self._num_cached_blocks[parent.request_id]
+        self._num_cached_blocks[child.request_id] = min(cached, num_tokens // self.block_size)
+        child.num_computed_tokens = num_tokens
 
     def cache_blocks(self, request: Request, num_computed_tokens: int) -> None:
         """Make the request's full blocks among its first `num_computed_tokens` computed tokens findable."""
@@ -158,11 +243,17 @@ class KVCacheManager:
         if not self.enable_caching or num_full <= num_cached:
             return
         table = self._tables[request.request_id]
-        hashes = self._block_hashes(request, num_full)
+        hashes = self._hashes.first(request, num_full)
         for index in range(num_cached, num_full):
             if table[index].block_hash is None:  # a forked sibling may have cached the shared block
                 self.pool.cache_full_block(table[index], hashes[index])
         self._num_cached_blocks[request.request_id] = num_full
+
+    def reset_prefix_cache(self) -> bool:
+        """Forget all cached blocks; False, changing nothing, while any block is in use."""
+        return self.pool.reset_prefix_cache()
+
+    # -- giving back --------------------------------------------------------------------------------------------------
 
     def free(self, request: Request) -> None:
         """Give back everything the request holds (nothing, if it holds nothing). Tails are evicted before heads."""
@@ -172,27 +263,41 @@ class KVCacheManager:
             self.pool.free_blocks(reversed(table))
 
     def forget(self, request: Request) -> None:
-        """The request is over: free its blocks and drop its hashes."""
+        """The request is over: free its blocks, here and in the swap space, and drop its hashes."""
         self.free(request)
-        self._hashes.pop(request.request_id, None)
+        self.swap_space.discard(request.request_id)
+        self._hashes.forget(request)
 
-    def reset_prefix_cache(self) -> bool:
-        """Forget all cached blocks; False, changing nothing, while any block is in use."""
-        return self.pool.reset_prefix_cache()
+    def swap_out(self, request: Request) -> bool:
+        """Move the request's blocks to the swap space. False, and nothing changed, if they do not fit there."""
+        table = self._tables[request.request_id]
+        if not self.swap_space.can_hold(len(table)):
+            return False
+        self.swap_space.swap_out(request.request_id, table)
+        self.free(request)
+        return True
+
+    def swap_in(self, request: Request, computed_blocks: Sequence[KVCacheBlock]) -> None:
+        """Bring a swapped-out request's blocks back; those that the prefix cache still knows are not copied."""
+        num_blocks = self.swap_space.num_blocks_of(request.request_id)
+        self.pool.touch(computed_blocks)
+        targets = self.pool.get_new_blocks(num_blocks - len(computed_blocks))
+        self.swap_space.swap_in(request.request_id, targets, first=len(computed_blocks))
+        table = BlockTable(self.block_size)
+        table.append([*computed_blocks, *targets])
+        self._tables[request.request_id] = table
+        self._num_cached_blocks[request.request_id] = len(computed_blocks)
+
+    def take_operations(self) -> BlockOperations:
+        """The block copies that the next step must begin with; each is handed out once."""
+        swap_out, swap_in = self.swap_space.take_operations()
+        copies, self._copies = self._copies, []
+        return BlockOperations(swap_out, swap_in, copies)
 
     def check_integrity(self) -> None:
         """Assert that no block is lost (law 2)."""
         self.pool.check_integrity(self._tables.values())
-
-    def _block_hashes(self, request: Request, num_blocks: int) -> list[BlockHash]:
-        """Hashes of the first `num_blocks` blocks of known tokens; computed once, as tokens never change."""
-        hashes = self._hashes.setdefault(request.request_id, [])
-        for index in range(len(hashes), num_blocks):
-            tokens = request.tokens_between(index * self.block_size, (index + 1) * self.block_size)
-            is_root = index == 0
-            extra_keys = [f"salt:{request.cache_salt}"] if is_root and request.cache_salt is not None else []
-            hashes.append(hash_block_tokens(ROOT_HASH if is_root else hashes[-1], tokens, extra_keys))
-        return hashes[:num_blocks]
+        self.swap_space.check_integrity()
 
 
 def _num_free(blocks: Sequence[KVCacheBlock]) -> int:

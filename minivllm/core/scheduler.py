@@ -9,123 +9,110 @@ Sources: Orca (OSDI 2022) for iteration-level scheduling; Sarathi-Serve (OSDI 20
 from __future__ import annotations
 
 import time
-from collections import deque
+from bisect import insort
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from minivllm.core.kv_cache_manager import KVCacheManager
+from minivllm.core.policies import POLICIES
+from minivllm.core.scheduler_output import NewRequestData, RequestUpdate, SchedulerOutput, StepBuilder
+from minivllm.core.swap import PreemptionCosts
 from minivllm.request import Request, RequestStatus
+
+
+class QueueFullError(Exception):
+    """The waiting queue has reached `max_num_queued_reqs`; the same request may be accepted later."""
 
 
 @dataclass(frozen=True)
 class SchedulerConfig:
-    """The limits of one step."""
+    """The limits of one step, and who comes first."""
 
     max_num_seqs: int = 256  # requests that run at the same time
     max_num_batched_tokens: int = 2048  # tokens computed in one step
     max_model_len: int = 2048  # prompt + output tokens of one request
     enable_chunked_prefill: bool = True
     long_prefill_token_threshold: int = 0  # > 0: one request gets at most so many tokens of a step that it shares
-
-
-@dataclass(frozen=True)
-class NewRequestData:
-    """All that the worker must know of a request that starts, or starts again after a preemption."""
-
-    request: Request
-    token_ids: Sequence[int]
-    block_ids: Sequence[int]
-
-
-@dataclass(frozen=True)
-class SchedulerOutput:
-    """One step's work. A value: the worker reads it, nobody changes it. Block tables travel as differences."""
-
-    num_scheduled_tokens: Mapping[str, int]  # request id -> tokens to compute now
-    num_computed_tokens: Mapping[str, int]  # request id -> tokens in the cache before this step
-    new_requests: Sequence[NewRequestData] = ()
-    block_updates: Mapping[str, Sequence[tuple[int, int]]] = field(default_factory=dict)  # (logical index, block id)
-    spec_token_ids: Mapping[str, Sequence[int]] = field(default_factory=dict)  # drafts among the scheduled tokens
-    copies: Sequence[tuple[int, int]] = ()  # (source, target) blocks, to be copied before anything is written
-    preempted_request_ids: Sequence[str] = ()
-    finished_request_ids: Sequence[str] = ()  # since the last step: the worker forgets them
-
-    @property
-    def total_num_scheduled_tokens(self) -> int:
-        return sum(self.num_scheduled_tokens.values())
-
-
-@dataclass(frozen=True)
-class RequestUpdate:
-    """What a step changed for one request."""
-
-    request: Request
-    new_token_ids: Sequence[int]
-    new_logprobs: Sequence[object] | None = None
-
-
-@dataclass
-class _Step:
-    """A SchedulerOutput in the making."""
-
-    budget: int
-    num_scheduled: dict[str, int] = field(default_factory=dict)
-    num_computed: dict[str, int] = field(default_factory=dict)
-    new_requests: list[NewRequestData] = field(default_factory=list)
-    block_updates: dict[str, Sequence[tuple[int, int]]] = field(default_factory=dict)
-    spec_token_ids: dict[str, Sequence[int]] = field(default_factory=dict)
-    preempted: list[str] = field(default_factory=list)
-
-    def add(self, request: Request, num_tokens: int) -> None:
-        self.num_scheduled[request.request_id] = num_tokens
-        self.num_computed[request.request_id] = request.num_computed_tokens
-        self.budget -= num_tokens
-        request.num_computed_tokens += num_tokens
-        request.num_in_flight += 1
+    policy: str = "fcfs"
+    enable_static_batching: bool = False  # admit only when nobody runs: what serving was before Orca
+    max_num_queued_reqs: int | None = None
+    preemption_mode: str = "recompute"  # or swap, or auto: whichever `preemption_costs` calls cheaper
+    preemption_costs: PreemptionCosts | None = None
 
 
 class Scheduler:
-    """First come, first served, over one shared budget of tokens.
+    """Requests share one budget of tokens per step, in the order of a policy.
 
     Laws: a step never exceeds `max_num_batched_tokens` nor `max_num_seqs`; every admitted request finishes; running
-    requests come before waiting ones; a preempted request goes to the head of the queue.
+    requests come before waiting ones; the request that comes last in the policy's order is preempted first.
+
+    Bounds: with fcfs no request is overtaken by a later one, so a request waits for at most those that came before it.
+    (A request that waits for a block that another is just computing lets later ones pass for that step.)
     """
 
     def __init__(self, config: SchedulerConfig, kv_cache_manager: KVCacheManager) -> None:
         self.config = config
         self.kv_cache_manager = kv_cache_manager
+        self.policy = POLICIES[config.policy]
         self.requests: dict[str, Request] = {}
-        self.waiting: deque[Request] = deque()
+        self.waiting: list[Request] = []  # both in the policy's order
         self.running: list[Request] = []
         self.num_preemptions = 0
+        self._num_arrived = 0
         self._finished_since_last_step: list[str] = []
 
     # -- requests come and go -----------------------------------------------------------------------------------------
 
     def add_request(self, request: Request) -> None:
-        """Queue a request. Raises ValueError if it could never be held, even alone."""
-        most = min(request.num_prompt_tokens + request.max_tokens - 1, self.config.max_model_len)
-        room = self.kv_cache_manager.max_tokens_per_request
-        if most > room:
-            raise ValueError(
-                f"the request may grow to {most} tokens in the KV cache, which holds {room} in all: "
-                "shorten the prompt, lower max_tokens, or give the engine more blocks"
-            )
-        self.requests[request.request_id] = request
-        self.waiting.append(request)
+        """Queue a request; see `add_requests`."""
+        self.add_requests([request])
+
+    def add_requests(self, requests: Sequence[Request]) -> None:
+        """Queue requests that belong together (the choices of one prompt): all of them, or none.
+
+        Raises:
+            ValueError: one could never be held, even alone.
+            QueueFullError: too many are waiting already.
+        """
+        for request in requests:
+            most = min(request.num_prompt_tokens + request.max_tokens - 1, self.config.max_model_len)
+            room = self.kv_cache_manager.max_tokens_per_request
+            if most > room:
+                raise ValueError(
+                    f"the request may grow to {most} tokens in the KV cache, which holds {room} in all: "
+                    "shorten the prompt, lower max_tokens, or give the engine more blocks"
+                )
+        limit = self.config.max_num_queued_reqs
+        if limit is not None and len(self.waiting) + len(requests) > limit:
+            raise QueueFullError(f"{len(self.waiting)} requests are waiting, and max_num_queued_reqs is {limit}")
+        for request in requests:
+            self._num_arrived += 1
+            request.arrival_number = self._num_arrived
+            self.requests[request.request_id] = request
+            insort(self.waiting, request, key=self.policy)
 
     def finish_requests(self, request_ids: Iterable[str], status: RequestStatus) -> list[Request]:
         """End requests from outside (an abort, a stop string). Unknown and finished ids are ignored."""
         assert status.is_finished
-        ended = [r for i in request_ids if (r := self.requests.get(i)) is not None and not r.status.is_finished]
-        for request in ended:
+        ended = []
+        for request_id in request_ids:
+            request = self.requests.get(request_id)
+            if request is None or request.status.is_finished:
+                continue
             request.status = status
+            ended.append(request)
             if request.num_in_flight == 0:
                 self._release(request)
         self._drop_finished(ended)
         return ended
 
+    def finish_expired(self, now: float) -> list[Request]:
+        """Abort the requests whose deadline has passed."""
+        expired = [i for i, r in self.requests.items() if r.deadline is not None and r.deadline <= now]
+        return self.finish_requests(expired, RequestStatus.FINISHED_ABORTED)
+
     def has_unfinished_requests(self) -> bool:
+        """Does anybody still wait for tokens?"""
         return bool(self.waiting or self.running)
 
     def has_work(self) -> bool:
@@ -136,98 +123,138 @@ class Scheduler:
 
     def schedule(self) -> SchedulerOutput:
         """Decide the next step. `num_computed_tokens` of the scheduled requests is advanced here already."""
-        step = _Step(budget=self.config.max_num_batched_tokens)
+        step = StepBuilder(budget=self.config.max_num_batched_tokens)
+        if self.config.policy == "priority":
+            self._make_way_for_urgent(step)
         self._schedule_running(step)
-        if not step.preempted:  # somebody just lost its blocks: do not give them to a newcomer
+        if not step.is_short_of_blocks and self._may_admit():
             self._schedule_waiting(step)
         finished, self._finished_since_last_step = self._finished_since_last_step, []
-        return SchedulerOutput(
-            num_scheduled_tokens=step.num_scheduled,
-            num_computed_tokens=step.num_computed,
-            new_requests=step.new_requests,
-            block_updates=step.block_updates,
-            spec_token_ids=step.spec_token_ids,
-            copies=self.kv_cache_manager.take_copies(),
-            preempted_request_ids=step.preempted,
-            finished_request_ids=finished,
-        )
+        return step.build(self.kv_cache_manager.take_operations(), finished)
 
-    def _schedule_running(self, step: _Step) -> None:
+    def _schedule_running(self, step: StepBuilder) -> None:
         index = 0
         while index < len(self.running) and step.budget > 0:
             request = self.running[index]
-            num_tokens = self._num_tokens_to_schedule(request, request.num_computed_tokens, step.budget)
+            num_tokens = self._num_tokens_to_schedule(request, step.budget)
             if num_tokens > 0:
                 updates = self._allocate_or_preempt(request, num_tokens, step)
                 if updates is None:
                     break
                 step.block_updates[request.request_id] = updates
-                if request.spec_token_ids:
-                    num_drafts = request.num_computed_tokens + num_tokens - request.num_tokens
-                    step.spec_token_ids[request.request_id] = request.spec_token_ids[: max(0, num_drafts)]
-                step.add(request, num_tokens)
+                self._add(request, num_tokens, step)
             index += 1
 
-    def _schedule_waiting(self, step: _Step) -> None:
-        manager = self.kv_cache_manager
-        while self.waiting and step.budget > 0 and len(self.running) < self.config.max_num_seqs:
-            request = self.waiting[0]
-            computed_blocks = manager.get_computed_blocks(request)
-            num_computed = len(computed_blocks) * manager.block_size
-            num_tokens = self._num_tokens_to_schedule(request, num_computed, step.budget)
-            is_cut = num_computed + num_tokens < request.num_tokens
-            if is_cut and not self.config.enable_chunked_prefill:
+    def _schedule_waiting(self, step: StepBuilder) -> None:
+        index = 0  # requests before it have been passed over in this step
+        while index < len(self.waiting) and step.budget > 0 and len(self.running) < self.config.max_num_seqs:
+            request = self.waiting[index]
+            if self._waits_for_a_block(request, step):
+                index += 1
+            elif not self._admit(request, step):
                 break
-            # The whole prompt must fit, not only this chunk: otherwise it would soon preempt, or be preempted.
-            if not manager.can_fit(request.num_tokens, computed_blocks):
-                break
-            updates = manager.allocate_slots(request, num_tokens, computed_blocks)
-            assert updates is not None, "can_fit promised room"
-            self.waiting.popleft()
-            self._admit(request, num_computed, step)
-            step.add(request, num_tokens)
 
-    def _admit(self, request: Request, num_computed: int, step: _Step) -> None:
-        self.kv_cache_manager.record_lookup(request, num_computed)
+    def _admit(self, request: Request, step: StepBuilder) -> bool:
+        """Start a waiting request, or go on with a preempted one. False if it does not fit now."""
+        manager = self.kv_cache_manager
+        start = manager.find_start(request)
+        # All its tokens must fit, not only this chunk: otherwise it would soon preempt somebody, or be preempted.
+        if not manager.can_fit(request.num_tokens, start.blocks):
+            return False
+        num_tokens = self._num_tokens_to_schedule(request, step.budget, start.num_computed_tokens)
+        is_cut = start.num_computed_tokens + num_tokens < request.num_tokens
+        if is_cut and not self.config.enable_chunked_prefill:
+            return False
+        manager.begin(request, start, num_tokens)
+        manager.record_lookup(request, start.num_computed_tokens)
+        self.waiting.remove(request)
+        insort(self.running, request, key=self.policy)
         if request.first_scheduled_time is None:
             request.first_scheduled_time = time.monotonic()
-            request.num_cached_tokens = num_computed
-        request.num_computed_tokens = num_computed
+            request.num_cached_tokens = start.num_computed_tokens
         request.status = RequestStatus.RUNNING
-        self.running.append(request)
-        block_ids = self.kv_cache_manager.block_ids(request.request_id)
+        block_ids = manager.block_ids(request.request_id)
         step.new_requests.append(NewRequestData(request, request.all_token_ids, block_ids))
+        self._add(request, num_tokens, step)
+        return True
 
-    def _num_tokens_to_schedule(self, request: Request, num_computed: int, budget: int) -> int:
+    def _add(self, request: Request, num_tokens: int, step: StepBuilder) -> None:
+        if request.spec_token_ids:
+            num_drafts = request.num_computed_tokens + num_tokens - request.num_tokens
+            step.spec_token_ids[request.request_id] = request.spec_token_ids[: max(0, num_drafts)]
+        step.pending_hashes.update(self.kv_cache_manager.hashes_computed_by(request, num_tokens))
+        step.add(request, num_tokens)
+
+    def _may_admit(self) -> bool:
+        """With static batching a batch closes when its first request has its prompt computed, until all are done."""
+        return not self.config.enable_static_batching or all(r.num_output_tokens == 0 for r in self.running)
+
+    def _waits_for_a_block(self, request: Request, step: StepBuilder) -> bool:
+        """Is somebody computing, in this very step, what this request would otherwise compute again?"""
+        sibling = request.fork_from
+        if sibling is not None and sibling.status is RequestStatus.RUNNING and sibling.num_output_tokens == 0:
+            return True
+        if not step.pending_hashes:
+            return False
+        num_found = len(self.kv_cache_manager.get_computed_blocks(request))
+        return self.kv_cache_manager.next_hash(request, num_found) in step.pending_hashes
+
+    def _num_tokens_to_schedule(self, request: Request, budget: int, num_computed: int | None = None) -> int:
         """What the request owes, cut to the budget, to its fair share and to the context."""
+        if num_computed is None:
+            num_computed = request.num_computed_tokens
         owed = request.num_tokens_with_spec - num_computed
         threshold = self.config.long_prefill_token_threshold
         if threshold > 0 and len(self.running) + len(self.waiting) > 1:
             owed = min(owed, threshold)
         return min(owed, budget, self.config.max_model_len - num_computed)
 
-    def _allocate_or_preempt(self, request: Request, num_tokens: int, step: _Step) -> Sequence[tuple[int, int]] | None:
-        """Make room, at the cost of the request that came last. None: `request` itself had to go, or must wait."""
+    # -- preemption ---------------------------------------------------------------------------------------------------
+
+    def _allocate_or_preempt(
+        self, request: Request, num_tokens: int, step: StepBuilder
+    ) -> Sequence[tuple[int, int]] | None:
+        """Make room, at the cost of those that come last. None: `request` itself had to go, or must wait."""
         while (updates := self.kv_cache_manager.allocate_slots(request, num_tokens)) is None:
             victim = self.running[-1]
             if victim.num_in_flight:  # its blocks are being read and written: wait for that step to return
                 return None
             self._preempt(victim, step)
+            step.is_short_of_blocks = True
             if victim is request:
                 return None
         return updates
 
-    def _preempt(self, request: Request, step: _Step) -> None:
-        """Preemption by recompute: all its blocks go, its tokens stay; the prefix cache may find some blocks again."""
+    def _make_way_for_urgent(self, step: StepBuilder) -> None:
+        """Preempt running requests of lower priority while the first waiting one lacks a seat or blocks."""
+        while self.waiting and self.running:
+            urgent, victim = self.waiting[0], self.running[-1]
+            has_seat = len(self.running) < self.config.max_num_seqs
+            start = self.kv_cache_manager.find_start(urgent)
+            fits = self.kv_cache_manager.can_fit(urgent.num_tokens, start.blocks)
+            if (has_seat and fits) or victim.priority <= urgent.priority or victim.num_in_flight:
+                return
+            self._preempt(victim, step)
+
+    def _preempt(self, request: Request, step: StepBuilder) -> None:
+        """Take a running request's blocks. Its tokens stay; the blocks are swapped out, or will be computed again."""
         self.running.remove(request)
-        self.kv_cache_manager.free(request)
+        if not (self._should_swap(request) and self.kv_cache_manager.swap_out(request)):
+            self.kv_cache_manager.free(request)  # the prefix cache may still find some of them later
+            request.num_computed_tokens = 0
         request.status = RequestStatus.PREEMPTED
-        request.num_computed_tokens = 0
         request.spec_token_ids = []
         request.num_preemptions += 1
         self.num_preemptions += 1
-        self.waiting.appendleft(request)
+        insort(self.waiting, request, key=self.policy)
         step.preempted.append(request.request_id)
+
+    def _should_swap(self, request: Request) -> bool:
+        mode, costs = self.config.preemption_mode, self.config.preemption_costs
+        if mode != "auto" or costs is None:
+            return mode == "swap"
+        num_blocks = len(self.kv_cache_manager.tables()[request.request_id])
+        return costs.swap_pays(request.num_computed_tokens, num_blocks)
 
     # -- a step returns -----------------------------------------------------------------------------------------------
 
@@ -285,4 +312,4 @@ class Scheduler:
     def _drop_finished(self, finished: Sequence[Request]) -> None:
         if finished:
             self.running = [request for request in self.running if not request.status.is_finished]
-            self.waiting = deque(request for request in self.waiting if not request.status.is_finished)
+            self.waiting = [request for request in self.waiting if not request.status.is_finished]

@@ -1,1 +1,2 @@
-"""The parts of a decoder: linear, norm, rotary, activation, embedding, attention. Each can be one rank's share."""
+"""The parts of a decoder: linear, norm, rotary, activation, embedding, attention. Each can be one rank's
+share."""

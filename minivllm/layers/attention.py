@@ -9,7 +9,7 @@ from minivllm.ops import AttentionBackend
 
 
 class Attention(nn.Module):
-    """Attention of one layer over its paged cache. It holds no state: cache and metadata come with each call."""
+    """Attention of one layer over its paged cache. Stateless: cache and metadata come with each call."""
 
     def __init__(
         self, backend: AttentionBackend, *, scale: float, window: int | None, layer_index: int

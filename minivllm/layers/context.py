@@ -10,7 +10,7 @@ from minivllm.parallel.group import SINGLE, TensorParallel
 
 @dataclass(frozen=True)
 class LayerContext:
-    """Which dtype and device parameters have, how linear layers store theirs, and which rank's share they hold."""
+    """Dtype and device of parameters, how linear layers store theirs, and whose share of the model they hold."""
 
     params_dtype: torch.dtype = torch.float32
     device: torch.device = torch.device("cpu")

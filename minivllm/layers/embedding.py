@@ -1,4 +1,7 @@
-"""Token embedding and output head, both split over ranks by vocabulary."""
+"""Token embedding and output head, both split over ranks by vocabulary: rank r holds the r-th equal range of ids.
+
+When the vocabulary does not divide evenly, the last rank's range ends in zero rows that no id names.
+"""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,43 +10,58 @@ from minivllm.layers.context import LayerContext
 from minivllm.layers.weights import WeightSlot
 
 
+def _vocab_parameter(vocab_size: int, hidden_size: int, context: LayerContext) -> nn.Parameter:
+    weight = context.empty(-(-vocab_size // context.tp.size), hidden_size)
+    weight.data.zero_()
+    return weight
+
+
+def _vocab_slot(weight: nn.Parameter, vocab_size: int, rank: int) -> WeightSlot:
+    def load(tensor: Tensor) -> None:
+        rows = tensor[rank * len(weight) : (rank + 1) * len(weight)]
+        weight.data[: len(rows)].copy_(rows)
+
+    return WeightSlot((vocab_size, weight.shape[1]), load)
+
+
 class VocabParallelEmbedding(nn.Module):
-    """One row per token id. Every rank holds an equal range of ids (the last one padded with zero rows)."""
+    """One row per token id."""
 
     def __init__(self, vocab_size: int, hidden_size: int, context: LayerContext) -> None:
         super().__init__()
-        tp = context.tp
-        self.vocab_size, self.tp = vocab_size, tp
-        size = -(-vocab_size // tp.size)
-        self.start = tp.rank * size
-        self.weight = context.empty(size, hidden_size)
-        self.weight.data.zero_()
+        self.vocab_size, self.tp = vocab_size, context.tp
+        self.weight = _vocab_parameter(vocab_size, hidden_size, context)
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """[T] -> [T, hidden]."""
+        """Token ids [T] -> [T, hidden]."""
         if self.tp.size == 1:
             return F.embedding(input_ids, self.weight)
-        local = input_ids - self.start
-        elsewhere = (local < 0) | (local >= self.weight.shape[0])
+        local = input_ids - self.tp.rank * len(self.weight)
+        elsewhere = (local < 0) | (local >= len(self.weight))
         rows = F.embedding(local.masked_fill(elsewhere, 0), self.weight)
         return self.tp.all_reduce(rows.masked_fill(elsewhere[:, None], 0))
 
     def slots(self, name: str) -> dict[str, WeightSlot]:
         """The one checkpoint tensor of this layer, [V, hidden]."""
-        return {f"{name}.weight": WeightSlot((self.vocab_size, self.weight.shape[1]), self._load)}
-
-    def _load(self, tensor: Tensor) -> None:
-        piece = tensor[self.start : self.start + self.weight.shape[0]]
-        self.weight.data[: len(piece)].copy_(piece)
+        return {f"{name}.weight": _vocab_slot(self.weight, self.vocab_size, self.tp.rank)}
 
 
-class ParallelLMHead(VocabParallelEmbedding):
-    """From hidden states to logits: the transpose of an embedding, and often (`tie`) the embedding itself."""
+class ParallelLMHead(nn.Module):
+    """From hidden states to logits. The matrix is shaped like an embedding's, and often (`tied`) is that one."""
 
-    def tie(self, embedding: VocabParallelEmbedding) -> None:
-        """Share the embedding's weight from now on."""
-        self.weight = embedding.weight
+    def __init__(
+        self, vocab_size: int, hidden_size: int, context: LayerContext, tied: VocabParallelEmbedding | None
+    ) -> None:
+        super().__init__()
+        self.vocab_size, self.tp, self.is_tied = vocab_size, context.tp, tied is not None
+        self.weight = tied.weight if tied is not None else _vocab_parameter(vocab_size, hidden_size, context)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """[n, hidden] -> [n, V]."""
+        """[n, hidden] -> [n, V], on every rank."""
         return self.tp.all_gather(F.linear(hidden, self.weight))[:, : self.vocab_size]
+
+    def slots(self, name: str) -> dict[str, WeightSlot]:
+        """The one checkpoint tensor of this layer, [V, hidden]; none when it is the embedding's."""
+        if self.is_tied:
+            return {}
+        return {f"{name}.weight": _vocab_slot(self.weight, self.vocab_size, self.tp.rank)}

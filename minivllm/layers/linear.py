@@ -1,8 +1,9 @@
 """Linear layers that know which part of which checkpoint tensors they hold.
 
-q, k and v lie in one matrix, gate and up in another: one matmul instead of three or two. Splitting over ranks follows
-Megatron-LM (Shoeybi et al. 2019, section 3): column parallel layers hold some outputs, row parallel layers some inputs,
-and only the latter need a sum over ranks. How the numbers are stored is the `LinearMethod`'s business.
+q, k and v lie in one matrix, gate and up in another: one matmul instead of three or two. Splitting over ranks
+follows Megatron-LM (Shoeybi et al. 2019, section 3): column parallel layers hold some outputs, row parallel
+layers some inputs, and only the latter need a sum over ranks. How the numbers are stored is the
+`LinearMethod`'s business.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,7 @@ class Linear(nn.Module):
         return self.method.apply(self, x, self.bias)
 
     def slots(self, name: str) -> dict[str, WeightSlot]:
-        """One slot per checkpoint tensor; a packed layer takes the names of its shards in place of its own."""
+        """One slot per checkpoint tensor; in a packed layer the shards' names stand in place of its own."""
         parent = name.rpartition(".")[0]
         slots = {}
         for shard in self.shards:
@@ -53,12 +54,12 @@ class Linear(nn.Module):
 
 
 class MergedColumnParallelLinear(Linear):
-    """Several matrices with the same input, packed into one; every rank holds its share of each one's outputs."""
+    """Several matrices with the same input in one; every rank holds its share of each one's outputs."""
 
     def __init__(
         self, in_size: int, out_sizes: Mapping[str, int], *, bias: bool, context: LayerContext
     ) -> None:
-        """out_sizes: checkpoint name -> number of outputs on all ranks together; "" stands for the layer's own name."""
+        """out_sizes: checkpoint name ("": the layer's own) -> number of outputs on all ranks together."""
         shards: list[Shard] = []
         for name, total in out_sizes.items():
             size = context.tp.divide(total, f"{name or 'output'} features")
@@ -75,7 +76,7 @@ class ColumnParallelLinear(MergedColumnParallelLinear):
 
 
 class QKVParallelLinear(Linear):
-    """q, k and v in one matrix. Query heads are split over ranks; kv heads too, or repeated if there are too few."""
+    """q, k and v in one matrix. Query heads are split over ranks; kv heads too, or repeated if too few."""
 
     def __init__(
         self,
@@ -113,5 +114,5 @@ class RowParallelLinear(Linear):
         super().__init__([Shard("", out_size, in_size, 0, out_size, tp.rank * size, size, 0)], bias, context)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[T, in_features of this rank] -> [T, out_features], the same on every rank. Only rank 0 adds the bias."""
+        """[T, this rank's in_features] -> [T, out_features], the same on every rank. Rank 0 adds the bias."""
         return self.tp.all_reduce(self.method.apply(self, x, self.bias if self.tp.rank == 0 else None))

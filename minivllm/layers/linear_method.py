@@ -1,12 +1,12 @@
 """How a linear layer stores its weights: the seam where quantization and LoRA come in.
 
-A layer says *what* is stored where, in units of features: one `Shard` for each checkpoint tensor packed into it. A
-`LinearMethod` says *how*: which parameters exist, how x is multiplied with them, and what a range of features means
-in their storage.
+A layer says *what* is stored where, in units of features: one `Shard` for each checkpoint tensor packed into
+it. A `LinearMethod` says *how*: which parameters exist, how x is multiplied with them, and what a range of
+features means in their storage.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -77,4 +77,4 @@ class UnquantizedLinear:
 
     def apply(self, layer: nn.Module, x: Tensor, bias: Tensor | None) -> Tensor:
         """One matmul."""
-        return F.linear(x, layer.weight, bias)
+        return F.linear(x, cast(Tensor, layer.weight), bias)

@@ -1,7 +1,7 @@
 """Rotary position embedding: a table of cosines and sines, made once, read once per step for all layers.
 
-Su et al. 2021. Longer contexts stretch the angles: linearly (Chen et al. 2023), by wavelength as Llama 3.1 does, or
-by YaRN (Peng et al. 2023, sections 3.2 to 3.4).
+Su et al. 2021. Longer contexts stretch the angles: linearly (Chen et al. 2023), by wavelength as Llama 3.1
+does, or by YaRN (Peng et al. 2023, sections 3.2 to 3.4).
 """
 
 import math
@@ -66,7 +66,7 @@ def scaled_frequencies(
 
 
 def _llama3(frequencies: Tensor, scaling: Mapping[str, Any]) -> Tensor:
-    """Keep pairs that turn often within the original context, slow down those that hardly turn, blend between."""
+    """Keep pairs that turn often within the original context, slow those that hardly turn, blend between."""
     low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
     turns = scaling["original_max_position_embeddings"] * frequencies / (2 * math.pi)
     keep = ((turns - low) / (high - low)).clamp(0, 1)

@@ -1,25 +1,18 @@
-"""Where checkpoint tensors go. A layer lists its slots by checkpoint name; the loader matches and fills them.
+"""Where checkpoint tensors go: each layer lists its slots by checkpoint name, the loader matches and fills
+them.
 
-One parameter of ours may be filled by several tensors of the checkpoint (q, k and v lie in one matrix), and one rank
-may want only a piece of a tensor. Both are hidden here behind `WeightSlot.load`.
+One parameter of ours may be filled by several tensors of the checkpoint (q, k and v lie in one matrix), and
+one rank may want only a piece of a tensor. Both are hidden behind `WeightSlot.load`.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class WeightSlot(NamedTuple):
-    """The place of one checkpoint tensor: its full shape, and how to put it in (which copies, casts and slices)."""
+    """The place of one checkpoint tensor."""
 
-    shape: tuple[int, ...]
-    load: Callable[[Tensor], object]
-
-
-def plain_slots(name: str, layer: nn.Module) -> dict[str, WeightSlot]:
-    """Slots of a layer whose own parameters are the checkpoint's, whole: for norms."""
-    return {
-        f"{name}.{key}": WeightSlot(tuple(parameter.shape), parameter.data.copy_)
-        for key, parameter in layer.named_parameters(recurse=False)
-    }
+    shape: tuple[int, ...]  # of the whole tensor in the checkpoint
+    load: Callable[[Tensor], object]  # puts the whole tensor where it belongs: copies, casts, slices

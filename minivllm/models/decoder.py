@@ -1,14 +1,15 @@
 """The decoder that Llama, Mistral, Qwen2 and Qwen3 share: tokens in, hidden states out, logits on demand.
 
-    x = embed(input_ids)                         [T, hidden]
+    x = embed(input_ids)            [T, hidden]
     for each layer:
-        x += attention(norm(x))                  the only place where tokens see one another, through the paged cache
+        x += attention(norm(x))     the only place where tokens see one another, through the paged cache
         x += feed_forward(norm(x))
     hidden = norm(x)
-    logits = hidden of the rows that need them, times the output head
+    logits = output head times hidden, for the rows that need them
 
-The batch is flat: all tokens of all requests in one dimension, no padding, prompts and single new tokens side by side.
-Where the families differ, `ModelConfig` says so. Modules carry the checkpoint's names; q/k/v and gate/up are packed.
+The batch is flat: all tokens of all requests in one dimension, prompts and single new tokens side by side.
+Where the families differ, `ModelConfig` says so. Modules carry the checkpoint's names; q/k/v and gate/up are
+packed, so that each pair of matrices costs one matmul.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,61 +23,48 @@ from minivllm.layers.activation import SiluAndMul
 from minivllm.layers.attention import Attention
 from minivllm.layers.context import LayerContext
 from minivllm.layers.embedding import ParallelLMHead, VocabParallelEmbedding
-from minivllm.layers.linear import (
-    MergedColumnParallelLinear,
-    QKVParallelLinear,
-    RowParallelLinear,
-)
-from minivllm.layers.norm import RMSNorm
+from minivllm.layers.linear import MergedColumnParallelLinear, QKVParallelLinear, RowParallelLinear
+from minivllm.layers.norm import QKNorm, RMSNorm
 from minivllm.layers.rotary import RotaryEmbedding
 from minivllm.layers.weights import WeightSlot
 from minivllm.model_config import KVCacheSpec, ModelConfig
 from minivllm.ops import AttentionBackend
 
-Rotation = tuple[Tensor, Tensor]  # cos and sin of this step's positions, [T, 1, D] each
+Rotation = tuple[Tensor, Tensor]  # cos and sin at this step's positions, [T, 1, D] each
+KVCaches = Sequence[LayerKVCache]
 
 
 class SelfAttention(nn.Module):
     """Grouped-query attention (Ainslie et al. 2023): H query heads read K key/value heads."""
 
-    def __init__(
-        self, config: ModelConfig, layer_index: int, context: LayerContext, backend: AttentionBackend
-    ):
+    def __init__(self, config: ModelConfig, layer: int, context: LayerContext, backend: AttentionBackend):
         super().__init__()
-        hidden, self.head_dim = config.hidden_size, config.head_dim
+        hidden, head_dim = config.hidden_size, config.head_dim
         heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.qkv_proj = QKVParallelLinear(
-            hidden, self.head_dim, heads, kv_heads, bias=config.attention_bias, context=context
+            hidden, head_dim, heads, kv_heads, bias=config.attention_bias, context=context
         )
         self.o_proj = RowParallelLinear(
-            heads * self.head_dim, hidden, bias=config.attention_output_bias, context=context
+            heads * head_dim, hidden, bias=config.attention_output_bias, context=context
         )
-        self.qk_norm = config.qk_norm
-        if config.qk_norm:  # over each head by itself
-            self.q_norm = RMSNorm(self.head_dim, config.rms_norm_eps, context)
-            self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps, context)
+        self.num_heads, self.num_kv_heads = self.qkv_proj.num_heads, self.qkv_proj.num_kv_heads  # this rank's
+        self.qk_norm = None
+        if config.qk_norm:
+            self.qk_norm = QKNorm(self.num_heads, self.num_kv_heads, head_dim, config.rms_norm_eps, context)
         self.attn = Attention(
-            backend,
-            scale=self.head_dim**-0.5,
-            window=config.layer_windows[layer_index],
-            layer_index=layer_index,
+            backend, scale=head_dim**-0.5, window=config.layer_windows[layer], layer_index=layer
         )
 
     def forward(
-        self,
-        x: Tensor,
-        rotation: Rotation,
-        kv_caches: Sequence[LayerKVCache],
-        attn_metadata: AttentionMetadata,
+        self, x: Tensor, rotation: Rotation, kv_caches: KVCaches, attn_metadata: AttentionMetadata
     ) -> Tensor:
         """[T, hidden] -> [T, hidden]."""
-        q, k, v = (
-            part.unflatten(-1, (-1, self.head_dim))
-            for part in self.qkv_proj(x).split(self.qkv_proj.sizes, -1)
-        )
-        if self.qk_norm:
-            q, k = self.q_norm(q), self.k_norm(k)
-        q, k = ops.rotary(q, *rotation), ops.rotary(k, *rotation)  # [T, H, D], [T, K, D]
+        heads, kv_heads = self.num_heads, self.num_kv_heads
+        qkv = self.qkv_proj(x).unflatten(-1, (heads + 2 * kv_heads, -1))  # [T, H + 2 K, D]
+        qk, v = qkv.split((heads + kv_heads, kv_heads), dim=1)
+        if self.qk_norm is not None:
+            qk = self.qk_norm(qk)
+        q, k = ops.rotary(qk, *rotation).split((heads, kv_heads), dim=1)  # positions turn q and k, never v
         return self.o_proj(self.attn(q, k, v, kv_caches, attn_metadata).flatten(1))
 
 
@@ -85,11 +73,12 @@ class GatedMLP(nn.Module):
 
     def __init__(self, config: ModelConfig, context: LayerContext):
         super().__init__()
-        hidden, inner = config.hidden_size, config.intermediate_size
-        sizes = {"gate_proj": inner, "up_proj": inner}
-        self.gate_up_proj = MergedColumnParallelLinear(hidden, sizes, bias=config.mlp_bias, context=context)
+        hidden, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+        self.gate_up_proj = MergedColumnParallelLinear(
+            hidden, {"gate_proj": inner, "up_proj": inner}, bias=bias, context=context
+        )
         self.act_fn = SiluAndMul()
-        self.down_proj = RowParallelLinear(inner, hidden, bias=config.mlp_bias, context=context)
+        self.down_proj = RowParallelLinear(inner, hidden, bias=bias, context=context)
 
     def forward(self, x: Tensor) -> Tensor:
         """[T, hidden] -> [T, hidden]."""
@@ -99,12 +88,10 @@ class GatedMLP(nn.Module):
 class DecoderLayer(nn.Module):
     """Attention and feed-forward, each reading a normalized copy of the residual stream and adding to it."""
 
-    def __init__(
-        self, config: ModelConfig, layer_index: int, context: LayerContext, backend: AttentionBackend
-    ):
+    def __init__(self, config: ModelConfig, layer: int, context: LayerContext, backend: AttentionBackend):
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps, context)
-        self.self_attn = SelfAttention(config, layer_index, context, backend)
+        self.self_attn = SelfAttention(config, layer, context, backend)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps, context)
         self.mlp = GatedMLP(config, context)
 
@@ -113,54 +100,53 @@ class DecoderLayer(nn.Module):
         x: Tensor,
         residual: Tensor | None,
         rotation: Rotation,
-        kv_caches: Sequence[LayerKVCache],
+        kv_caches: KVCaches,
         attn_metadata: AttentionMetadata,
     ) -> tuple[Tensor, Tensor]:
-        """(last branch's output, stream) -> (this layer's output, stream); [T, hidden] each. The next norm adds them."""
-        x, residual = self.input_layernorm.add(x, residual)
+        """Take and return (output of the last branch, residual stream without it), [T, hidden] each.
+
+        The sum of the two is formed by whoever reads it next: a norm, which adds and normalizes in one go.
+        """
+        x, residual = self.input_layernorm(x, residual)
         x = self.self_attn(x, rotation, kv_caches, attn_metadata)
-        x, residual = self.post_attention_layernorm.add(x, residual)
+        x, residual = self.post_attention_layernorm(x, residual)
         return self.mlp(x), residual
 
 
 class DecoderModel(nn.Module):
-    """A whole model on one rank. Made empty by the constructor, filled by `load_weights`."""
+    """A whole model, or one rank's share of it. `models.loader.load_model` builds and fills it."""
 
     def __init__(self, config: ModelConfig, context: LayerContext, backend: AttentionBackend):
         super().__init__()
         self.config, self.tp, self.backend = config, context.tp, backend
-        self.embed_tokens = VocabParallelEmbedding(
-            config.vocab_size, config.hidden_size, context
-        )
+        self.embed_tokens = VocabParallelEmbedding(config.vocab_size, config.hidden_size, context)
         self.rotary_emb = RotaryEmbedding(
             config.head_dim, config.max_position_embeddings, config.rope_theta, config.rope_scaling, context
         )
-        layers = (DecoderLayer(config, i, context, backend) for i in range(config.num_hidden_layers))
+        layers = [DecoderLayer(config, layer, context, backend) for layer in range(config.num_hidden_layers)]
         self.layers = nn.ModuleList(layers)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, context)
-        self.lm_head = ParallelLMHead(config.vocab_size, config.hidden_size, context)
-        if config.tie_word_embeddings:
-            self.lm_head.tie(self.embed_tokens)
+        tied = self.embed_tokens if config.tie_word_embeddings else None
+        self.lm_head = ParallelLMHead(config.vocab_size, config.hidden_size, context, tied)
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """Token ids [T] -> [T, hidden]."""
         return self.embed_tokens(input_ids)
 
     def forward(
-        self,
-        x: Tensor,
-        positions: Tensor,
-        kv_caches: Sequence[LayerKVCache],
-        attn_metadata: AttentionMetadata,
+        self, x: Tensor, positions: Tensor, kv_caches: KVCaches, attn_metadata: AttentionMetadata
     ) -> Tensor:
-        """Run all layers: x [T, hidden] at positions [T] -> hidden states [T, hidden]. Writes the caches in place."""
+        """Run all layers on x [T, hidden] at positions [T] -> hidden states [T, hidden].
+
+        Writes the keys and values of these tokens into kv_caches, one per layer, at attn_metadata.slot_mapping.
+        """
         if attn_metadata.plan is None:
             attn_metadata = replace(attn_metadata, plan=self.backend.build_plan(attn_metadata))
         rotation = self.rotary_emb(positions)
         residual = None
         for layer in self.layers:
             x, residual = layer(x, residual, rotation, kv_caches, attn_metadata)
-        return self.norm.add(x, residual)[0]
+        return self.norm(x, residual)[0]
 
     def compute_logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [n, hidden] of the rows that need them -> logits [n, V]."""
@@ -172,35 +158,31 @@ class DecoderModel(nn.Module):
         return self.config.kv_cache_specs(dtype, self.tp.size)
 
     def weight_slots(self) -> dict[str, WeightSlot]:
-        """Every tensor the checkpoint must have, by its name there."""
+        """Every tensor that the checkpoint must have, by its name there."""
         slots: dict[str, WeightSlot] = {}
         for name, module in self.named_modules():
-            tied = module is self.lm_head and self.config.tie_word_embeddings
-            if hasattr(module, "slots") and not tied:
-                slots |= module.slots(name if module is self.lm_head else f"model.{name}")
+            if hasattr(module, "slots"):
+                slots |= module.slots(name if name == "lm_head" else f"model.{name}")
         return slots
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Fill every parameter from (checkpoint name, whole tensor) pairs, in any order.
 
         Raises:
-            ValueError: a tensor has no place here, has another shape, or one is missing.
+            ValueError: a tensor has no place here or another shape than expected, or one is missing.
         """
         slots = self.weight_slots()
         for name, tensor in weights:
-            if name.endswith("rotary_emb.inv_freq") or (
-                name == "lm_head.weight" and self.config.tie_word_embeddings
-            ):
-                continue  # old files carry the rotary table; some repeat the tied embedding
+            tied_head = name == "lm_head.weight" and self.config.tie_word_embeddings
+            if tied_head or name.endswith("rotary_emb.inv_freq"):
+                continue  # repetitions: some files carry the tied embedding twice, old ones the rotary angles
             if name not in slots:
-                raise ValueError(
-                    f"checkpoint tensor {name} has no place in {self.config.architecture}, or comes twice."
-                )
+                what = f"has no place in {self.config.architecture}, or comes twice"
+                raise ValueError(f"checkpoint tensor {name} {what}.")
             shape, load = slots.pop(name)
             if tuple(tensor.shape) != shape:
-                raise ValueError(
-                    f"checkpoint tensor {name} has shape {list(tensor.shape)}, expected {list(shape)}."
-                )
+                wrong = f"has shape {list(tensor.shape)}, config.json asks for {list(shape)}"
+                raise ValueError(f"checkpoint tensor {name} {wrong}.")
             load(tensor)
         if slots:
-            raise ValueError(f"the checkpoint lacks {len(slots)} tensors, the first is {next(iter(slots))}.")
+            raise ValueError(f"the checkpoint lacks {len(slots)} tensors; the first is {next(iter(slots))}.")

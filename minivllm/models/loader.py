@@ -1,6 +1,8 @@
-"""From files to a filled model. Reads safetensors only: a pickle from a stranger can run code, a safetensors file not.
+"""From files to a filled model. Reads safetensors only: a pickle from a stranger can run code, a safetensors
+file not.
 
-Files are read one after the other and tensors one at a time, so that loading needs little more memory than the model.
+Files are read one after the other and tensors one at a time, so that loading needs little more memory than
+the model.
 """
 
 import json
@@ -47,12 +49,13 @@ def load_model(
         seed: of the dummy weights.
 
     Raises:
-        ValueError: unknown load_format, a quantized checkpoint without linear_method, or files that do not fit.
+        ValueError: unknown load_format, quantized checkpoint without linear_method, or files that do not fit.
     """
     if load_format not in LOAD_FORMATS:
         raise ValueError(f"load_format must be one of {', '.join(LOAD_FORMATS)}, got {load_format!r}.")
-    if "quantization_config" in model_config.raw and linear_method is None:
-        method = model_config.raw["quantization_config"].get("quant_method", "unknown")
+    quantization = model_config.raw.get("quantization_config")
+    if quantization and linear_method is None:
+        method = quantization.get("quant_method", "unknown method")
         raise ValueError(
             f"model: the checkpoint is quantized ({method}), which needs a linear_method that reads it."
         )
@@ -67,7 +70,7 @@ def load_model(
 
 
 def dummy_weights(slots: dict[str, WeightSlot], seed: int, std: float = 0.02) -> Iterator[tuple[str, Tensor]]:
-    """Draw each whole checkpoint tensor in turn (norms are ones), so that every rank of a split model agrees."""
+    """Draw each whole checkpoint tensor in turn (norms are ones): every rank of a split model agrees."""
     generator = torch.Generator().manual_seed(seed)
     for name, slot in slots.items():
         is_norm = name.endswith("norm.weight")
@@ -92,7 +95,7 @@ def read_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files of a checkpoint in reading order: those the index names, or the only one, or all there are."""
+    """The files of a checkpoint in reading order: those the index names, or the only one, or all."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:

@@ -1,4 +1,5 @@
-"""Who holds which part of the model, as a value that layers receive: no global state, no process group for one.
+"""Who holds which part of the model, as a value that layers receive: no global state, no process group for
+one.
 
 It is not a transport: the two collectives are callables that a parallel executor supplies.
 """
@@ -15,7 +16,7 @@ def _same(tensor: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class TensorParallel:
-    """One rank of `size` that split every layer between them (Megatron-LM, Shoeybi et al. 2019, section 3)."""
+    """One of `size` ranks that split every layer (Megatron-LM, Shoeybi et al. 2019, section 3)."""
 
     rank: int = 0
     size: int = 1

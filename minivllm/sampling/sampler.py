@@ -1,6 +1,6 @@
 """The sampler: one pass over the logits [R, V] of all rows, each with its own parameters.
 
-Order, as in vLLM: forbidden tokens, then greedy pick or temperature, min-p, top-k, top-p, draw.
+Order, as in vLLM: allowed and forbidden tokens, bias, penalties, then greedy pick or temperature, min-p, top-k, top-p, draw.
 Sources: top-p is Holtzman et al., "The Curious Case of Neural Text Degeneration" (ICLR 2020); min-p is Nguyen et al. (2024).
 """
 
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import torch
 
+from minivllm.sampling.logits_processors import NEVER, add_bias, allow_only, apply_penalties, forbid
 from minivllm.sampling.metadata import SamplingMetadata
 from minivllm.sampling.random import uniform
-
-NEVER = float("-inf")
 
 
 class Sampler:
@@ -27,13 +26,22 @@ class Sampler:
         Returns:
             [R] int64 token ids.
         """
-        logits = logits.float()
-        if metadata.forbidden is not None:
-            logits = logits.index_put(metadata.forbidden, torch.tensor(NEVER, device=logits.device))
+        logits = self._process(logits.float(), metadata)
         greedy = logits.argmax(dim=-1)  # the first of equals, that is the lowest id
         if metadata.all_greedy:
             return greedy
         return torch.where(metadata.is_greedy, greedy, self._draw(logits, metadata))
+
+    def _process(self, logits: torch.Tensor, metadata: SamplingMetadata) -> torch.Tensor:
+        if metadata.allowed is not None:
+            logits = allow_only(logits, *metadata.allowed)
+        if metadata.forbidden is not None:
+            logits = forbid(logits, metadata.forbidden)
+        if metadata.bias is not None:
+            logits = add_bias(logits, *metadata.bias)
+        if metadata.penalties is not None:
+            logits = apply_penalties(logits, metadata.penalties)
+        return logits
 
     def _draw(self, logits: torch.Tensor, metadata: SamplingMetadata) -> torch.Tensor:
         temperature = torch.where(metadata.is_greedy, 1.0, metadata.temperature)
@@ -66,8 +74,10 @@ def apply_top_k_top_p(
         ranked = ranked.masked_fill(rank >= top_k[:, None], NEVER)
     if top_p is not None:
         probs = ranked.softmax(dim=-1)
-        before = probs.cumsum(dim=-1) - probs  # probability of all better tokens; 0 for the best: it always stays
-        ranked = ranked.masked_fill((before >= top_p[:, None]) & (top_p[:, None] < 1), NEVER)
+        before = probs.cumsum(dim=-1) - probs  # probability of all better tokens
+        beyond = (before >= top_p[:, None]) & (top_p[:, None] < 1)
+        beyond[:, 0] = False  # the best always stays, also where float32 makes a tiny top_p 0
+        ranked = ranked.masked_fill(beyond, NEVER)
     return torch.empty_like(logits).scatter_(-1, order, ranked)
 
 

@@ -1,6 +1,7 @@
 """The OpenAI-compatible server: `python -m minivllm.serve`. FastAPI in front of one AsyncLLMEngine.
 
-What it is not: a place for engine logic. It turns HTTP into `AsyncLLMEngine.add_request` and outputs into JSON.
+What it is not: a place for engine logic. It turns HTTP into `AsyncLLMEngine.add_request` and outputs into
+JSON.
 
     cli.py, server.py     what the user types; the socket, the signals, the end
     app.py                create_app: every route and layer put together

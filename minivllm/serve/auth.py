@@ -10,15 +10,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from minivllm.serve.errors import error_body, error_response
 
-OPEN_PATHS = frozenset({"/health", "/ping", "/"})  # a supervisor's checks, and the page, which holds no secret
+OPEN_PATHS = frozenset(
+    {"/health", "/ping", "/"}
+)  # a supervisor's checks, and the page, which holds no secret
 OPEN_PREFIX = "/static/"
 
 
 class ApiKeyGuard:
     """Answers 401 unless `Authorization: Bearer <key>` carries one of the keys.
 
-    Keys are compared as digests, and with all of them each time: neither the time taken nor the order of the keys
-    tells how much of a guess was right.
+    Keys are compared as digests, and with all of them each time: neither the time taken nor the order of
+    the keys tells how much of a guess was right.
     """
 
     def __init__(self, app: ASGIApp, api_keys: Sequence[str]) -> None:
@@ -26,6 +28,7 @@ class ApiKeyGuard:
         self._digests = [hashlib.sha256(key.encode()).digest() for key in api_keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the request through, or answer 401."""
         if scope["type"] == "http" and not self._is_open(scope) and not self._has_key(scope):
             error = error_body(401, "This server asks for an API key: send Authorization: Bearer <key>.")
             response = error_response(401, error, {"WWW-Authenticate": "Bearer"})
@@ -35,7 +38,11 @@ class ApiKeyGuard:
 
     @staticmethod
     def _is_open(scope: Scope) -> bool:
-        return scope["method"] == "OPTIONS" or scope["path"] in OPEN_PATHS or scope["path"].startswith(OPEN_PREFIX)
+        return (
+            scope["method"] == "OPTIONS"
+            or scope["path"] in OPEN_PATHS
+            or scope["path"].startswith(OPEN_PREFIX)
+        )
 
     def _has_key(self, scope: Scope) -> bool:
         values = [value for name, value in scope["headers"] if name == b"authorization"]

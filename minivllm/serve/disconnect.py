@@ -18,7 +18,7 @@ class ClientGone(Exception):
 
 
 async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`; when the client leaves first, `work` is cancelled (so that its requests are aborted).
+    """The result of `work`; when the client leaves first, `work` is cancelled, which aborts its requests.
 
     Raises:
         ClientGone: the client left. Whatever `work` raises is raised here.

@@ -1,7 +1,7 @@
-"""Errors in OpenAI's shape, {"error": {"message", "type", "param", "code"}}, for everything that can go wrong.
+"""Errors in OpenAI's shape, {"error": {"message", "type", "param", "code"}}, for all that can go wrong.
 
-A message is one sentence for the person who sent the request. It never carries paths or addresses of this machine and
-has a bounded length; what a developer needs goes to the log.
+A message is one sentence for the person who sent the request. It never carries paths or addresses of this
+machine and has a bounded length; what a developer needs goes to the log.
 """
 
 from __future__ import annotations
@@ -32,10 +32,26 @@ _TYPES = {
     501: "NotImplementedError",
     503: "ServiceUnavailableError",
 }
-_POSIX_PATH = re.compile(r"(?<![\w./:-])/(?:[\w.+@-]+/)+[\w.+@-]*")
+_POSIX_PATH = re.compile(r"(?<![\w./:-])(?<!route )/(?:[\w.+@-]+/)+[\w.+@-]*")
 _WINDOWS_PATH = re.compile(r"\b[A-Za-z]:\\[^\s'\"]+")
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
 _LEADING_FIELD = re.compile(r"^`?([a-z][a-z_]*)\b")
+
+_ONE_WORD_FIELDS = frozenset(
+    {
+        "documents",
+        "functions",
+        "logprobs",
+        "messages",
+        "n",
+        "prompt",
+        "seed",
+        "stop",
+        "suffix",
+        "temperature",
+        "tools",
+    }
+)
 
 
 class APIError(Exception):
@@ -45,26 +61,27 @@ class APIError(Exception):
         status: the HTTP status, also sent as `code`.
         message: one sentence; scrubbed and cut here.
         param: the request field it is about.
-        type: OpenAI's name of the class of error, by default the one that belongs to the status.
     """
 
-    def __init__(self, status: int, message: str, *, param: str | None = None, type: str | None = None) -> None:
+    def __init__(self, status: int, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
         self.status = status
-        self.body = error_body(status, message, param=param, type=type)
+        self.body = error_body(status, message, param=param)
 
 
 def bad_request(message: str, param: str | None = None) -> APIError:
     """400; without `param` the message's first word is taken when it looks like a field's name."""
-    if param is None and (match := _LEADING_FIELD.match(message)):
-        param = match[1] if "_" in match[1] or match[1] in _ONE_WORD_FIELDS else None
-    return APIError(400, message, param=param)
+    return APIError(400, message, param=param or _field_named_by(message))
 
 
-_ONE_WORD_FIELDS = frozenset({"n", "seed", "stop", "temperature", "logprobs", "prompt", "messages", "echo"})
+def _field_named_by(message: str) -> str | None:
+    match = _LEADING_FIELD.match(message)
+    return match[1] if match and ("_" in match[1] or match[1] in _ONE_WORD_FIELDS) else None
 
 
-def error_body(status: int, message: str, *, param: str | None = None, type: str | None = None) -> dict[str, Any]:
+def error_body(
+    status: int, message: str, *, param: str | None = None, type: str | None = None
+) -> dict[str, Any]:
     """The JSON body of an error."""
     kind = type or _TYPES.get(status) or HTTPStatus(status).phrase.title().replace(" ", "") + "Error"
     return {"error": {"message": scrub(message), "type": kind, "param": param, "code": status}}
@@ -88,7 +105,9 @@ def error_of(error: Exception) -> tuple[int, dict[str, Any]]:
     return 500, error_body(500, "The server failed on this request. Its log says why.")
 
 
-def error_response(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> JSONResponse:
+def error_response(
+    status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+) -> JSONResponse:
     """An error as a whole response."""
     return JSONResponse(body, status_code=status, headers=dict(headers or {}))
 
@@ -121,20 +140,18 @@ def describe_validation(errors: Sequence[Any]) -> tuple[str, str | None]:
     location = [str(part) for part in first["loc"] if part != "body"]
     if first["type"] == "json_invalid":
         return f"The body is not valid JSON: {first['ctx']['error']} at character {location[0]}.", None
-    if not location:
-        return "The body must be a JSON object, sent as application/json.", None
     text = str(first["msg"]).removeprefix("Value error, ")
+    if not location and first["type"] != "value_error":
+        return "The body must be a JSON object, sent as application/json.", None
+    if not location:  # a rule about several fields; its sentence begins with the one to mend
+        return text, _field_named_by(text)
     param = location[0]
     return (text if text.startswith(param) else f"{'.'.join(location)}: {text}"), param
 
 
 def _framework_error(request: Request, error: HTTPException) -> dict[str, Any]:
     if error.status_code == 404:
-        message = f"There is no {request.method[:16]} {request.url.path[:200]!r} here; /docs lists what there is."
-    elif error.status_code == 405:
-        message = f"{request.method[:16]} is not allowed on this route."
-    else:
-        message = str(error.detail)
-    body = error_body(error.status_code, "", param=None)
-    body["error"]["message"] = message if error.status_code == 404 else scrub(message)
-    return body
+        return error_body(404, f"This server has no route {request.url.path[:200]}")
+    if error.status_code == 405:
+        return error_body(405, f"{request.method[:16]} is not allowed on this route.")
+    return error_body(error.status_code, str(error.detail))

@@ -1,21 +1,24 @@
-"""BodyLimit: what is refused before any of it is parsed. A plain ASGI layer, so that streams pass untouched."""
+"""BodyLimit: what is refused before any of it is parsed. A plain ASGI layer: streams pass untouched."""
 
 from __future__ import annotations
 
+import json
+import re
 from email.message import Message as Header
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from minivllm.serve.errors import error_body, error_response
 
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
 class BodyLimit:
     """Answers 413 to a body of more than `max_bytes`, and 400 to one that does not say it is JSON.
 
-    Asking for JSON is also what keeps other web pages out: a browser sends `application/json` across origins only
-    after a preflight, which this server does not grant.
+    Asking for JSON is also what keeps other web pages out: a browser sends `application/json` across
+    origins only after a preflight, which this server does not grant.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
@@ -23,6 +26,7 @@ class BodyLimit:
         self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the request through with its body read, or answer 400 or 413."""
         if scope["type"] != "http" or scope["method"] not in _WITH_BODY:
             await self._app(scope, receive, send)
             return
@@ -35,13 +39,17 @@ class BodyLimit:
         if body is None:
             await self._refuse_size(scope, receive, send)
         elif body and not _is_json(headers.get(b"content-type", b"")):
-            error = error_body(400, "The body must be JSON, sent with Content-Type: application/json.", type="Bad Request")
-            await error_response(400, error)(scope, receive, send)
+            await _refuse("The body must be JSON, sent with Content-Type: application/json.")(
+                scope, receive, send
+            )
+        elif _holds_half_characters(body):
+            message = "The body holds half of a surrogate pair (\\ud800 to \\udfff alone), which is no text."
+            await _refuse(message)(scope, receive, send)
         else:
             await self._app(scope, _replay(body, receive), send)
 
     async def _read(self, receive: Receive) -> bytes | None:
-        """The whole body, or None as soon as it is too large. A client that leaves meanwhile ends it early."""
+        """The whole body, or None as soon as it is too large; a client that leaves ends it early."""
         chunks: list[bytes] = []
         size = 0
         while True:
@@ -60,11 +68,28 @@ class BodyLimit:
         await error_response(413, error_body(413, message))(scope, receive, send)
 
 
+def _refuse(message: str) -> ASGIApp:
+    return error_response(400, error_body(400, message, type="Bad Request"))
+
+
 def _is_json(content_type: bytes) -> bool:
     header = Header()
     header["content-type"] = content_type.decode("latin-1")
     kind = header.get_content_type()
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+
+
+def _holds_half_characters(body: bytes) -> bool:
+    """JSON can spell half of a surrogate pair; such a string can be neither tokenized nor sent back."""
+    if not _SURROGATE.search(body):
+        return False
+    try:
+        json.dumps(json.loads(body), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    except (ValueError, RecursionError):
+        return False  # no JSON at all, which whoever parses it will say
+    return False
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from pydantic import BaseModel
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from minivllm.async_engine import RequestStream
@@ -17,16 +17,21 @@ from minivllm.serve.errors import error_of
 DONE = b"data: [DONE]\n\n"
 
 
+def json_response(body: BaseModel) -> Response:
+    """A whole answer as JSON."""
+    return Response(body.model_dump_json(), media_type="application/json")
+
+
 def event(chunk: BaseModel) -> bytes:
     """One chunk as a server-sent event; fields that were not set are left out."""
     return b"data: " + chunk.model_dump_json(exclude_unset=True).encode() + b"\n\n"
 
 
 class EventStream(StreamingResponse):
-    """The response that carries a stream of chunks; `close` is called however it ends, even before its first chunk.
+    """The response that carries chunks; `close` is called however it ends, even before its first chunk.
 
-    An error after the first chunk can no longer change the status: it is sent as one event of its own. The last event
-    is always [DONE].
+    An error after the first chunk can no longer change the status: it is sent as one event of its own. The
+    last event is always [DONE].
     """
 
     def __init__(self, chunks: AsyncIterator[BaseModel], close: Callable[[], None]) -> None:
@@ -35,6 +40,7 @@ class EventStream(StreamingResponse):
         self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream; a client that leaves cancels it."""
         try:
             await super().__call__(scope, receive, send)
         finally:

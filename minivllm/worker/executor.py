@@ -8,15 +8,22 @@ from typing import Protocol
 import torch
 
 from minivllm.config import EngineConfig, ModelConfig
-from minivllm.core.scheduler import SchedulerOutput
-from minivllm.worker.kv_cache import determine_num_blocks
+from minivllm.core.scheduler_output import SchedulerOutput
+from minivllm.core.swap import PreemptionCosts
+from minivllm.worker.kv_cache import bytes_per_block, determine_num_blocks, num_swap_blocks
 from minivllm.worker.model_runner import ModelRunner, ModelRunnerOutput
+
+# Round figures for the cost rule of preemption mode `auto`: a laptop's CPU and its memory; a data-centre GPU and PCIe 4.
+OPERATIONS_PER_SECOND = {"cpu": 1e11, "cuda": 2e14}
+BYTES_PER_SECOND = {"cpu": 5e9, "cuda": 2e10}
 
 
 class Executor(Protocol):
     """Runs steps, in the order in which they are given."""
 
     num_blocks: int
+    num_swap_blocks: int
+    preemption_costs: PreemptionCosts
 
     def initialize_kv_cache(self, max_model_len: int) -> None: ...
 
@@ -34,11 +41,19 @@ class UniprocExecutor:
         self.runner = ModelRunner(config, model_config, self.dtype, self.device)
         specs = self.runner.model.kv_cache_specs()
         self.num_blocks = determine_num_blocks(config, specs, max_model_len, self.device)
+        self.num_swap_blocks = num_swap_blocks(config, specs)
+        num_parameters = sum(parameter.numel() for parameter in self.runner.model.parameters())
+        self.preemption_costs = PreemptionCosts(
+            recompute_per_token=2 * num_parameters / OPERATIONS_PER_SECOND[self.device.type],
+            swap_per_block=bytes_per_block(specs, config.block_size) / BYTES_PER_SECOND[self.device.type],
+        )
 
     def initialize_kv_cache(self, max_model_len: int) -> None:
-        self.runner.initialize_kv_cache(self.num_blocks, max_model_len)
+        """Allocate the memory behind the blocks."""
+        self.runner.initialize_kv_cache(self.num_blocks, self.num_swap_blocks, max_model_len)
 
     def execute_model(self, scheduler_output: SchedulerOutput) -> Future[ModelRunnerOutput]:
+        """Run the step now; the future is done when this returns."""
         future: Future[ModelRunnerOutput] = Future()
         future.set_result(self.runner.execute_model(scheduler_output))
         return future

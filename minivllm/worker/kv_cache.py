@@ -75,3 +75,35 @@ def allocate_kv_caches(
         dtype = getattr(torch, spec.dtype)
         caches.append(LayerKVCache(*(torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))))
     return caches
+
+
+def move_blocks(
+    sources: Sequence[LayerKVCache], targets: Sequence[LayerKVCache], pairs: Sequence[tuple[int, int]]
+) -> None:
+    """Copy whole blocks from one set of caches to another, which may lie on another device (swapping).
+
+    Args:
+        sources: one cache for each layer.
+        targets: likewise.
+        pairs: (block id in the source, block id in the target).
+    """
+    from_ids, to_ids = torch.tensor(pairs).unbind(1)
+    for source, target in zip(sources, targets, strict=True):
+        for read, write in zip(source, target, strict=True):
+            write[to_ids.to(write.device)] = read[from_ids.to(read.device)].to(write.device)
+
+
+def num_swap_blocks(config: EngineConfig, specs: Sequence[KVCacheSpec]) -> int:
+    """How many blocks `swap_space` (GiB) holds.
+
+    Raises:
+        ValueError: swapping was asked for, and the space does not hold one block.
+    """
+    per_block = bytes_per_block(specs, config.block_size)
+    num_blocks = int(config.swap_space * 2**30) // per_block
+    if config.preemption_mode != "recompute" and num_blocks < 1:
+        raise ValueError(
+            f"preemption_mode {config.preemption_mode!r} needs swap_space, and {config.swap_space} GiB hold no block of "
+            f"{per_block} bytes: raise swap_space"
+        )
+    return num_blocks

@@ -6,28 +6,39 @@ padded to the longest request, and nothing here loops over tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from minivllm.attention.metadata import AttentionMetadata
 from minivllm.config import EngineConfig, ModelConfig
-from minivllm.core.scheduler import SchedulerOutput
+from minivllm.core.scheduler_output import BlockOperations, SchedulerOutput
 from minivllm.models.loader import load_model
 from minivllm.ops import attention_backend
+from minivllm.sampling.logprobs import TokenLogprobs, gather_logprobs
 from minivllm.sampling.metadata import SamplingRows
 from minivllm.sampling.sampler import Sampler
 from minivllm.worker.input_batch import InputBatch
-from minivllm.worker.kv_cache import allocate_kv_caches
+from minivllm.worker.kv_cache import allocate_kv_caches, move_blocks
 from minivllm.worker.step_buffers import StepBuffers
 
 
 @dataclass(frozen=True)
 class ModelRunnerOutput:
-    """What a step sampled: request id -> new tokens. Requests whose prompt is not done yet are absent."""
+    """What a step sampled. Requests whose prompt is not done yet are absent."""
 
-    sampled_token_ids: dict[str, list[int]]
+    sampled_token_ids: dict[str, list[int]] = field(default_factory=dict)  # request id -> new tokens
+    logprobs: dict[str, list[TokenLogprobs]] = field(default_factory=dict)  # of those tokens, where asked for
+    prompt_logprobs: dict[str, PromptLogprobs] = field(default_factory=dict)  # of the prompt tokens in this step
+
+
+@dataclass(frozen=True)
+class PromptLogprobs:
+    """Of prompt tokens first, first + 1, ...: what the model, having read all before it, thought of each."""
+
+    first: int
+    tokens: list[TokenLogprobs]
 
 
 @dataclass(frozen=True)
@@ -55,12 +66,11 @@ class ModelRunner:
         self.vocab_size = model_config.vocab_size
         self.sampler = Sampler()
 
-    def initialize_kv_cache(self, num_blocks: int, max_model_len: int) -> None:
-        """Allocate the KV caches and the tensors of a step. Called once, before the first step."""
-        config = self.config
-        self.kv_caches = allocate_kv_caches(
-            self.model.kv_cache_specs(), num_blocks, config.block_size, self.device
-        )
+    def initialize_kv_cache(self, num_blocks: int, num_swap_blocks: int, max_model_len: int) -> None:
+        """Allocate the KV caches, the swap space and the tensors of a step. Called once, before the first step."""
+        config, specs = self.config, self.model.kv_cache_specs()
+        self.kv_caches = allocate_kv_caches(specs, num_blocks, config.block_size, self.device)
+        self.swap_caches = allocate_kv_caches(specs, num_swap_blocks, config.block_size, torch.device("cpu"))
         self.batch = InputBatch(config.max_num_seqs, max_model_len, config.block_size)
         self.buffers = StepBuffers(config.max_num_batched_tokens, config.max_num_seqs, max_model_len, config.block_size, self.device)
         self._sampling_rows: tuple[int, SamplingRows] | None = None
@@ -70,10 +80,8 @@ class ModelRunner:
         """Run one step."""
         self._update_batch(scheduler_output)
         if not scheduler_output.num_scheduled_tokens:
-            return ModelRunnerOutput({})
-        if scheduler_output.copies:
-            pairs = torch.tensor(scheduler_output.copies, device=self.device)  # [P, 2]
-            self.backend.copy_blocks(self.kv_caches, pairs)
+            return ModelRunnerOutput()
+        self._move_blocks(scheduler_output.block_operations)
         layout = self._lay_out(scheduler_output)
         metadata = self._prepare_inputs(layout)
         num_tokens = int(layout.query_start_loc[-1])
@@ -83,7 +91,9 @@ class ModelRunner:
             self.kv_caches,
             metadata,
         )
-        return self._sample(hidden, layout)
+        output = self._sample(hidden, layout)
+        output.prompt_logprobs.update(self._prompt_logprobs(hidden, layout))
+        return output
 
     def _update_batch(self, scheduler_output: SchedulerOutput) -> None:
         for request_id in (*scheduler_output.finished_request_ids, *scheduler_output.preempted_request_ids):
@@ -93,6 +103,16 @@ class ModelRunner:
         for request_id, updates in scheduler_output.block_updates.items():
             if updates:
                 self.batch.update_blocks(request_id, updates)
+
+    def _move_blocks(self, operations: BlockOperations) -> None:
+        """The order matters: what is swapped out may be overwritten by what is swapped in or copied."""
+        if operations.swap_out:
+            move_blocks(self.kv_caches, self.swap_caches, operations.swap_out)
+        if operations.swap_in:
+            move_blocks(self.swap_caches, self.kv_caches, operations.swap_in)
+        if operations.copy:
+            pairs = torch.tensor(operations.copy, device=self.device)  # [P, 2]
+            self.backend.copy_blocks(self.kv_caches, pairs)
 
     def _lay_out(self, scheduler_output: SchedulerOutput) -> _Layout:
         request_ids = scheduler_output.num_scheduled_tokens.keys()
@@ -137,15 +157,42 @@ class ModelRunner:
         batch = self.batch
         done = np.flatnonzero(layout.num_computed + layout.num_scheduled == batch.num_tokens[layout.rows])
         if not len(done):
-            return ModelRunnerOutput({})
+            return ModelRunnerOutput()
         rows = layout.rows[done]
         last_token = torch.from_numpy(layout.query_start_loc[1:][done] - 1).to(self.device)
         logits = self.model.compute_logits(hidden[last_token])  # [n, V]
-        metadata = self._rows_parameters().select(rows, batch.num_tokens[rows])
-        token_ids = self.sampler(logits, metadata).cpu().numpy()
-        batch.append_tokens(rows, token_ids)
-        ids = token_ids.tolist()
-        return ModelRunnerOutput({batch.requests[row].request_id: [ids[i]] for i, row in enumerate(rows)})
+        metadata = self._rows_parameters().select(rows, batch.num_tokens[rows], batch.token_ids)
+        token_ids = self.sampler(logits, metadata)
+        logprobs = self._logprobs(logits, token_ids, rows)
+        batch.append_tokens(rows, token_ids.cpu().numpy())
+        sampled = zip(rows, token_ids.tolist(), strict=True)
+        return ModelRunnerOutput({batch.requests[row].request_id: [token_id] for row, token_id in sampled}, logprobs)
+
+    def _logprobs(self, logits: torch.Tensor, token_ids: torch.Tensor, rows: np.ndarray) -> dict[str, list[TokenLogprobs]]:
+        requests = [self.batch.requests[row] for row in rows]
+        asking = [(i, k) for i, r in enumerate(requests) if (k := r.sampling_params.logprobs) is not None]
+        if not asking:
+            return {}
+        index = torch.tensor([i for i, _ in asking], device=self.device)
+        entries = gather_logprobs(logits[index], token_ids[index], np.array([k for _, k in asking]))
+        return {requests[i].request_id: [entry] for (i, _), entry in zip(asking, entries, strict=True)}
+
+    def _prompt_logprobs(self, hidden: torch.Tensor, layout: _Layout) -> dict[str, PromptLogprobs]:
+        """The token at position p of a prompt is judged by the hidden state of position p - 1."""
+        result = {}
+        for i, row in enumerate(layout.rows):  # few requests ask, and most steps hold none of their prompt tokens
+            request = self.batch.requests[row]
+            count = request.sampling_params.prompt_logprobs
+            first = int(layout.num_computed[i])
+            last = min(first + int(layout.num_scheduled[i]), request.num_prompt_tokens - 1)
+            if count is None or first >= last:
+                continue
+            start = int(layout.query_start_loc[i])
+            logits = self.model.compute_logits(hidden[start : start + last - first])
+            token_ids = torch.tensor(request.prompt_token_ids[first + 1 : last + 1], device=self.device)
+            tokens = gather_logprobs(logits, token_ids, np.full(last - first, count))
+            result[request.request_id] = PromptLogprobs(first + 1, tokens)
+        return result
 
     def _rows_parameters(self) -> SamplingRows:
         """Derived again only when a request came or went."""

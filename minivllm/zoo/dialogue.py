@@ -26,7 +26,7 @@ SINGLES: dict[str, tuple[float, Callable[[Maker], list[Exchange]]]] = {
     "chinese": (1.6, glossary.chinese),
     "unknown": (2.5, glossary.unknown),
     "smalltalk": (4, smalltalk.smalltalk),
-    "confused": (1, smalltalk.confused),
+    "confused": (1.8, smalltalk.confused),
     "listed_words": (12, words.listed_words),
     "other_words": (9, words.other_words),
     "story": (1.2, stories.story),
@@ -65,11 +65,11 @@ def weave(maker: Maker, main: list[Exchange], mixture: Mixture, aside: float) ->
 
 def _told_apart(maker: Maker, mixture: Mixture, most: int) -> list[Exchange]:
     """Facts told by the visitor, other talk, then the questions for them."""
-    kinds = maker.rng.sample(told.KINDS, maker.rng.randint(1, 3))
+    kinds = maker.rng.sample(list(maker.lexicon.told), maker.rng.randint(1, 3))
     pairs = [told.telling(maker, kind) for kind in kinds]
     between = [one for _ in range(maker.rng.randint(0, most)) for one in single(maker, mixture)]
     later = [pair[1] for pair in pairs]
-    others = [kind for kind in told.KINDS if kind not in kinds]
+    others = [kind for kind in maker.lexicon.told if kind not in kinds]
     later += [one for kind in others if maker.chance(0.1) for one in told.never_told(maker, kind)]
     maker.rng.shuffle(later)
     return [pair[0] for pair in pairs] + between + weave(maker, later, mixture, 0.3)
@@ -82,7 +82,7 @@ def conversation(maker: Maker, num_tokens: int, mixture: Mixture) -> list[Exchan
     theme = rng.choices(names, [mixture.themes[name] for name in names])[0]
     exchanges: list[Exchange] = []
     if theme == "lookup":
-        num_facts = max(2, int(rng.uniform(0.1, 0.75) * num_tokens / 14))
+        num_facts = max(2, int(rng.uniform(0.08, 0.8) * num_tokens / 9))  # a fact takes about 9 tokens
         exchanges = weave(maker, lookup.lookup(maker, num_facts, num_tokens // 25), mixture, 0.08)
     elif theme == "reading":
         exchanges = weave(maker, stories.reading(maker, 7), mixture, 0.1)

@@ -1,10 +1,11 @@
-"""The words and texts that all training data is made of: glossary.toml, words.toml, phrasings.toml, smalltalk.toml.
+"""The words and texts that all training data is made of: the TOML files beside this module.
 
 A `Lexicon` is a plain value. Nothing here is random and nothing knows how the texts are combined.
 """
 
 import tomllib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,13 +54,32 @@ class Intent:
 
 
 @dataclass(frozen=True)
+class ToldFact:
+    """A fact that visitors tell about themselves; {v} stands for its value in all texts."""
+
+    values: str  # the list of words the value comes from, or "numbers"
+    tell: tuple[str, ...]
+    reply: str
+    phrasing: Phrasing  # ways of asking for it later
+    answer: str
+    never_told: str
+
+
+@dataclass(frozen=True)
 class Lexicon:
     """Everything the generator draws from."""
 
     terms: tuple[Term, ...]
-    words: dict[str, tuple[str, ...]]  # listed, unseen, names, animals, places, objects, colours, foods, jobs, openings
+    words: dict[str, tuple[str, ...]]  # the lists of words.toml, such as "listed", "unseen", "names"
     phrasings: dict[str, Phrasing]
     intents: tuple[Intent, ...]
+    told: dict[str, ToldFact]
+    elsewhere: dict[str, Phrasing]  # subjects outside the course, by language
+
+    @cached_property
+    def known_terms(self) -> frozenset[str]:
+        """Every spelling of every term, in lower case."""
+        return frozenset(spelling.lower() for term in self.terms for spelling in term.spellings)
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -74,8 +94,13 @@ def _term(table: dict[str, Any]) -> Term:
     return Term(**{**table, "aliases": tuple(table.get("aliases", ())), "see": tuple(table.get("see", ()))})
 
 
+def _told_fact(table: dict[str, Any]) -> ToldFact:
+    texts = {name: table[name] for name in ("values", "reply", "answer", "never_told")}
+    return ToldFact(tell=tuple(table["tell"]), phrasing=_phrasing(table), **texts)
+
+
 def load_lexicon() -> Lexicon:
-    """Read the four TOML files that lie beside this module."""
+    """Read the TOML files that lie beside this module."""
     return Lexicon(
         terms=tuple(_term(table) for table in _read("glossary.toml")["term"]),
         words={name: tuple(values) for name, values in _read("words.toml").items()},
@@ -83,4 +108,6 @@ def load_lexicon() -> Lexicon:
         intents=tuple(
             Intent(table["name"], table["answer"], _phrasing(table)) for table in _read("smalltalk.toml")["intent"]
         ),
+        told={name: _told_fact(table) for name, table in _read("told.toml").items()},
+        elsewhere={name: _phrasing(table) for name, table in _read("elsewhere.toml").items()},
     )

@@ -7,6 +7,7 @@ Source: Keller Jordan, "Muon: An optimizer for hidden layers in neural networks"
 
 from collections import defaultdict
 from collections.abc import Iterable
+from concurrent.futures import Executor
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +30,16 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is orthogonalized, for two-dimensional weights."""
 
-    def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.01):
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float,
+        pool: Executor,
+        momentum: float = 0.95,
+        weight_decay: float = 0.01,
+    ):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.pool = pool
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -41,9 +50,10 @@ class Muon(torch.optim.Optimizer):
             for weight in group["params"]:
                 if weight.grad is not None:
                     by_shape[weight.shape].append(weight)
-            for weights in by_shape.values():
-                self._update(weights, group)
+            for job in [self.pool.submit(self._update, weights, group) for weights in by_shape.values()]:
+                job.result()
 
+    @torch.no_grad()
     def _update(self, weights: list[nn.Parameter], group: dict) -> None:
         directions = []
         for weight in weights:
@@ -59,13 +69,15 @@ class Muon(torch.optim.Optimizer):
             weight.add_(update, alpha=-scale)
 
 
-def make_optimizers(model: nn.Module, matrix_lr: float, other_lr: float) -> list[torch.optim.Optimizer]:
+def make_optimizers(
+    model: nn.Module, matrix_lr: float, other_lr: float, pool: Executor
+) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the layers, AdamW for embeddings and norms."""
     named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     matrices = [weight for name, weight in named if weight.ndim == 2 and "embed" not in name and "lm_head" not in name]
     chosen = {id(weight) for weight in matrices}
     others = [weight for _, weight in named if id(weight) not in chosen]
     return [
-        Muon(matrices, lr=matrix_lr),
+        Muon(matrices, lr=matrix_lr, pool=pool),
         torch.optim.AdamW(others, lr=other_lr, betas=(0.9, 0.95), weight_decay=0.0, fused=False),
     ]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from minivllm.zoo.tokenizer import VOCAB_SIZE
+from minivllm.zoo.tokenizer import END_ID, END_OF_TEXT_ID, VOCAB_SIZE
 
 MAX_LEN = 2048
 
@@ -48,8 +48,8 @@ class Recipe:
             "tie_word_embeddings": True,
             "attention_bias": False,
             "bos_token_id": None,
-            "eos_token_id": 2,
-            "pad_token_id": 0,
+            "eos_token_id": END_ID,
+            "pad_token_id": END_OF_TEXT_ID,
             "use_cache": True,
         }
 

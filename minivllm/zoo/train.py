@@ -6,11 +6,13 @@ On two CPU cores 14 million tokens take about an hour and a half; on a GPU, minu
 """
 
 import argparse
+import copy
 import json
 import os
 import random
 import time
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -45,18 +47,17 @@ class Progress:
 class Trainer:
     """One model in training: weights, optimizers, data and where it stands."""
 
-    def __init__(self, recipe: Recipe, tokenizer: Tokenizer, lexicon: Lexicon, device: str = "cpu", seed: int = 0):
+    def __init__(
+        self, recipe: Recipe, tokenizer: Tokenizer, lexicon: Lexicon, device: str = "cpu", seed: int = 0, workers: int = 1
+    ):
         torch.manual_seed(seed)
         self.recipe, self.tokenizer, self.lexicon = recipe, tokenizer, lexicon
         self.device, self.seed, self.mixture = device, seed, Mixture()
         self.model = Qwen3ForCausalLM(Qwen3Config(**recipe.hf_config())).to(device)
-        self.body = self.model.model
-        self.optimizers = make_optimizers(self.model, recipe.matrix_lr, recipe.other_lr)
+        self.replicas = [self.model] + [_replica(self.model) for _ in range(workers - 1)]
+        self.pool = ThreadPoolExecutor(workers)
+        self.optimizers = make_optimizers(self.model, recipe.matrix_lr, recipe.other_lr, self.pool)
         self.progress = Progress()
-
-    def compile(self) -> None:
-        """Compile the layers; worth it for long runs only."""
-        self.body = torch.compile(self.model.model, dynamic=False)  # type: ignore[assignment]
 
     def row_length(self) -> int:
         """Length of this step's rows, drawn by the plan of lengths."""
@@ -77,26 +78,33 @@ class Trainer:
     def step(self) -> float:
         """One optimizer step. Returns the mean loss over the answers' tokens."""
         ids, skills = self.batch(self.row_length())
-        flat = [skill for row in skills for skill in row[1:]]
-        chosen = torch.tensor([index for index, skill in enumerate(flat) if skill], device=self.device)
-        ids = ids.to(self.device)
         factor = learning_rate(self.progress.step, self.progress.tokens / self.recipe.tokens)
         for optimizer, rate in zip(self.optimizers, (self.recipe.matrix_lr, self.recipe.other_lr), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
-            optimizer.zero_grad()
-        hidden = self.body(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
-        logits = self.model.lm_head(hidden.flatten(0, 1)[chosen]).float()
-        losses = F.cross_entropy(logits, ids[:, 1:].flatten()[chosen], reduction="none")
-        loss = losses.mean()
-        loss.backward()
+        losses = self._backward(ids, skills)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
-        self._count(losses.detach().cpu(), [skill for skill in flat if skill])
+        self._count(losses, [skill for row in skills for skill in row[1:] if skill])
         self.progress.step += 1
         self.progress.tokens += ids[:, 1:].numel()
-        return float(loss.detach())
+        return float(losses.mean())
+
+    def _backward(self, ids: torch.Tensor, skills: list[list[str]]) -> torch.Tensor:
+        """Gradients of the mean loss, the rows dealt out to the workers. Returns the loss of each answer's token."""
+        total = sum(bool(skill) for row in skills for skill in row[1:])
+        parts = torch.arange(len(skills)).tensor_split(len(self.replicas))
+        jobs = [
+            self.pool.submit(_gradients, replica, ids[part].to(self.device), [skills[row] for row in part], total)
+            for replica, part in zip(self.replicas, parts, strict=True)
+            if len(part)
+        ]
+        losses = torch.cat([job.result() for job in jobs])
+        for replica in self.replicas[1 : len(jobs)]:  # in order, so that the sum is the same every time
+            for weight, copied in zip(self.model.parameters(), replica.parameters(), strict=True):
+                weight.grad.add_(copied.grad)  # type: ignore[union-attr]
+        return losses
 
     def _count(self, losses: torch.Tensor, skills: list[str]) -> None:
         by_skill: dict[str, list[float]] = defaultdict(list)
@@ -125,6 +133,26 @@ class Trainer:
         self.progress = Progress(**json.loads((folder / "progress.json").read_text()))
 
 
+def _replica(model: Qwen3ForCausalLM) -> Qwen3ForCausalLM:
+    """The same weights with gradients of their own, for a second thread."""
+    replica = copy.deepcopy(model)
+    for mine, shared in zip(replica.parameters(), model.parameters(), strict=True):
+        mine.data = shared.data
+    return replica
+
+
+def _gradients(model: Qwen3ForCausalLM, ids: torch.Tensor, skills: list[list[str]], total: int) -> torch.Tensor:
+    """Gradients of sum(loss) / total on rows `ids` [rows, length + 1]. Returns the loss of each answer's token."""
+    flat = [skill for row in skills for skill in row[1:]]
+    chosen = torch.tensor([index for index, skill in enumerate(flat) if skill], device=ids.device)
+    hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state  # [rows, length, hidden]
+    logits = model.lm_head(hidden.flatten(0, 1)[chosen]).float()  # only where something is to be learned
+    losses = F.cross_entropy(logits, ids[:, 1:].flatten()[chosen], reduction="none")
+    model.zero_grad()
+    (losses.sum() / total).backward()
+    return losses.detach().cpu()
+
+
 def report(progress: Progress) -> str:
     """One line: the running loss of every skill, worst first."""
     worst = sorted(progress.losses.items(), key=lambda item: -item[1])
@@ -132,19 +160,24 @@ def report(progress: Progress) -> str:
 
 
 def run(trainer: Trainer, out: Path, save_every: float, report_every: int = 50) -> None:
-    """Train to the recipe's end, with a checkpoint every `save_every` seconds."""
+    """Train to the recipe's end, with a checkpoint every `save_every` seconds; Ctrl-C leaves one too."""
     saved = time.monotonic()
-    with tqdm(total=trainer.recipe.tokens, initial=trainer.progress.tokens, unit="tok", unit_scale=True, mininterval=10) as bar:
-        while trainer.progress.tokens < trainer.recipe.tokens:
-            before = trainer.progress.tokens
+    total, start = trainer.recipe.tokens, trainer.progress.tokens
+    bar = tqdm(total=total, initial=start, unit="tok", unit_scale=True, mininterval=10)
+    try:
+        while trainer.progress.tokens < total:
             loss = trainer.step()
-            bar.update(trainer.progress.tokens - before)
             bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            bar.update(trainer.progress.tokens - bar.n)
             if trainer.progress.step % report_every == 0:
-                tqdm.write(report(trainer.progress))
+                bar.write(report(trainer.progress))
             if time.monotonic() - saved > save_every:
                 trainer.save(out)
                 saved = time.monotonic()
+    except KeyboardInterrupt:
+        bar.write("stopped; go on with --resume")
+    finally:
+        bar.close()
     trainer.save(out)
 
 
@@ -156,7 +189,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="folder of checkpoints (default: ./zoo-MODEL)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     parser.add_argument("--tokenizer", type=Path, help="use this tokenizer.json instead of training one")
-    parser.add_argument("--compile", action="store_true", help="compile the model: slow to start, faster in a long run")
+    parser.add_argument("--workers", type=int, default=1, help="threads, each on its own rows; on a busy CPU better than 1")
     parser.add_argument("--save-every", type=float, default=180.0, help="seconds between checkpoints")
     parser.add_argument("--mix", default="", help="weights of single scenes, such as sort_words=9,unknown=4")
     return parser.parse_args()
@@ -183,12 +216,10 @@ def main() -> None:
     lexicon = load_lexicon()
     source = args.tokenizer or (out / "tokenizer.json" if args.resume else None)
     tokenizer = Tokenizer.from_file(str(source)) if source else train_tokenizer(lexicon)
-    trainer = Trainer(recipe, tokenizer, lexicon, args.device)
+    trainer = Trainer(recipe, tokenizer, lexicon, args.device, workers=args.workers)
     trainer.mixture = _mixture(args.mix)
     if args.resume:
         trainer.load(out)
-    if args.compile:
-        trainer.compile()
     run(trainer, out, args.save_every)
 
 

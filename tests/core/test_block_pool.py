@@ -47,9 +47,9 @@ def test_block_zero_is_never_handed_out():
         pool.get_new_blocks(1)
 
 
-def test_a_pool_of_one_block_is_refused_with_a_sentence():
-    with pytest.raises(ValueError, match="num_blocks must be at least 2"):
-        BlockPool(1)
+def test_a_pool_without_a_null_block_is_refused_with_a_sentence():
+    with pytest.raises(ValueError, match="num_blocks must be at least 1"):
+        BlockPool(0)
 
 
 def test_a_double_free_is_an_assertion():

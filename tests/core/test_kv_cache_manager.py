@@ -33,7 +33,7 @@ class PagedMemory(RuleBasedStateMachine):
             assert free_before == self.manager.pool.num_free_blocks
             return False
         B = self.manager.block_size
-        copies = self.manager.take_copies()
+        copies = self.manager.take_operations().copy
         assert len(copies) <= 1
         for source, target in copies:
             for offset in range(B):
@@ -82,9 +82,8 @@ class PagedMemory(RuleBasedStateMachine):
         if parent.request_id not in self.alive:
             return parent
         child = self.new_request(parent.all_token_ids[: parent.num_computed_tokens])
-        child.num_computed_tokens = parent.num_computed_tokens
         free_before = self.manager.pool.num_free_blocks
-        self.manager.fork(parent, child)
+        self.manager.fork(parent, child, parent.num_computed_tokens)
         assert self.manager.pool.num_free_blocks == free_before  # a fork copies nothing
         child.append_output_token(self.fresh_token())
         self.alive[child.request_id] = child

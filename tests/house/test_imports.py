@@ -1,4 +1,4 @@
-"""Who may import whom: downwards only, read from the syntax trees, so that nothing has to be imported to check it."""
+"""Who may import whom: downwards only. Read from the syntax trees, so nothing has to be imported to check it."""
 
 import ast
 from collections.abc import Iterator
@@ -8,42 +8,53 @@ from typing import NamedTuple
 
 import pytest
 
+import minivllm
+
 ROOT = Path(__file__).resolve().parents[2]
 
-# A unit is a folder or module directly under minivllm/. What stands on the right may be imported by what stands on
-# the left, and so may everything below it.
-VALUES = ("config", "events", "model_config", "outputs", "parts", "request", "sampling_params")  # plain data, among themselves free
+# A unit is a folder or module directly under minivllm/. What stands on the right may be imported by what stands
+# on the left, and so may everything below it. The values are one unit: among themselves they are free.
+VALUES = ("config", "events", "model_config", "outputs", "parts", "request", "sampling_params")  # plain data
 DIRECTLY_BELOW = {
     "serve": "async_engine llm course zoo",
     "bench": "async_engine llm viz zoo",
     "zoo": "llm models",
     "llm": "engine",
     "async_engine": "engine",
-    "engine": "detokenizer worker spec_decode core",
+    "engine": "output_processor tokenizer worker spec_decode",
+    "output_processor": "detokenizer core",
     "worker": "models sampling core",
     "spec_decode": "models sampling core",
     "models": "quantization lora",
     "quantization": "layers",
     "lora": "layers",
-    "layers": "attention",
-    "attention": "parallel ops",
+    "layers": "parallel ops",
     "sampling": "ops",
+    "ops": "attention kernels",
+    "attention": "values",
     "parallel": "values",
-    "ops": "kernels values",
     "detokenizer": "values",
+    "tokenizer": "values",
     "course": "viz core",
     "sim": "viz core",
     "viz": "values",
     "core": "values",
-    "values": "shelf",
-    "shelf": "",  # minivllm/zoo/__init__.py alone: where the shipped models lie, for whoever resolves a model's name
+    "values": "shelf __init__",
+    "shelf": "",  # minivllm/zoo/__init__.py alone: where the shipped models lie
     "kernels": "",  # minivllm/kernels.py, the alias; what it leads to has rules of its own
-    "__init__": "",  # loads public names lazily, by string
+    "__init__": "",  # the version, and public names that are loaded lazily, by string
 }
 ONLY_IMPORTED_BY = {"kernels": {"ops"}}  # ops.py is the one place that chooses between torch, C++ and Triton
 SHELF = (["zoo"], ["zoo", "names"], ["zoo", "path"])  # the module and the functions in it
 TORCH_FREE = {"__init__", "core", "values", "shelf", "viz", "sim", "course", "kernels"}
-NEVER_BY_NAME = {"kernels", "exercises", "solutions", "tests", "notebooks", "book"}  # top-level folders, not packages
+NEVER_BY_NAME = {
+    "kernels",
+    "exercises",
+    "solutions",
+    "tests",
+    "notebooks",
+    "book",
+}  # top-level folders, not packages
 
 
 class Import(NamedTuple):
@@ -84,7 +95,9 @@ def imports_of(path: Path, package: list[str]) -> Iterator[Import]:
 
 
 def unit_of(parts: list[str]) -> str:
-    """Name the unit of a module given as the parts after `minivllm`."""
+    """Name the unit of a module, or of a public name, given as the parts after `minivllm`."""
+    if len(parts) == 1 and parts[0] in minivllm.__all__:
+        parts = minivllm._MODULE_OF.get(parts[0], "minivllm").split(".")[1:]
     if parts in SHELF:
         return "shelf"
     unit = parts[0] if parts else "__init__"
@@ -108,7 +121,7 @@ def complaint(unit: str, module: str) -> str | None:
         return None
     target = unit_of(rest)
     if target not in DIRECTLY_BELOW:
-        return f"imports {module}, which is in no row of the table; name a public class by the module it stands in"
+        return f"imports {module}, which is in no row of the table; neither a module nor a public name"
     if target not in below(unit):
         return f"imports {target}, which does not stand below it"
     if target != unit and unit not in ONLY_IMPORTED_BY.get(target, {unit}):
@@ -165,9 +178,18 @@ PLANTED = [
     ("minivllm/zoo/__init__.py", "import torch", "imports torch"),
     ("minivllm/layers/linear.py", "import minivllm.models.loader", "imports models"),
     ("minivllm/layers/linear.py", "from minivllm.core import scheduler", "imports core"),
-    ("minivllm/layers/linear.py", "from importlib import import_module\nimport_module('minivllm.llm')", "imports llm"),
-    ("minivllm/layers/linear.py", "from minivllm.kernels.copy_blocks import copy_blocks_torch", "which only ops may"),
-    ("minivllm/engine.py", "from minivllm import LLM", "in no row"),
+    (
+        "minivllm/layers/linear.py",
+        "from importlib import import_module\nimport_module('minivllm.llm')",
+        "imports llm",
+    ),
+    (
+        "minivllm/layers/linear.py",
+        "from minivllm.kernels.copy_blocks import copy_blocks_torch",
+        "which only ops may",
+    ),
+    ("minivllm/engine.py", "from minivllm import LLM", "imports llm"),
+    ("minivllm/engine.py", "from minivllm import Sparrow", "in no row"),
     ("minivllm/serve/app.py", "from minivllm import bench", "imports bench"),
     ("minivllm/ops.py", "import kernels", "imports kernels by name"),
     ("minivllm/llm.py", "from exercises.ch05 import part", "imports exercises by name"),
@@ -197,6 +219,7 @@ ALLOWED = [
     ("minivllm/parts.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\n"),
     ("minivllm/ops.py", "from minivllm.kernels.copy_blocks import copy_blocks_torch"),
     ("minivllm/config.py", "from minivllm import zoo"),
+    ("minivllm/zoo/evaluate.py", "from minivllm import LLM, SamplingParams, __version__"),
     ("kernels/a.py", "import torch\nfrom . import b\nfrom .b import c"),
 ]
 

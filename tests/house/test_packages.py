@@ -11,7 +11,7 @@ SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
 def test_every_package_is_listed():
-    """They are listed by hand, so a new folder is easily forgotten: it would work in a checkout and be missing elsewhere."""
+    """They are listed by hand, and a forgotten one would work in a checkout and be missing elsewhere."""
     on_disk = {path.parent.relative_to(ROOT) for path in (ROOT / "minivllm").rglob("__init__.py")}
     listed = {Path(*name.split(".")) for name in SETUPTOOLS["packages"]} - {Path("minivllm/kernels")}
     assert listed == on_disk
@@ -32,7 +32,7 @@ def test_every_data_file_is_listed():
         owner = next(p for p in packages if path.is_relative_to(ROOT / p))
         inside = path.relative_to(ROOT / owner).as_posix()
         flat = [pattern.replace("**/", "") for pattern in globs.get(owner, [])]
-        assert any(fnmatch.fnmatch(inside, pattern) for pattern in flat), f"{owner}: {inside} would be left out"
+        assert any(fnmatch.fnmatch(inside, p) for p in flat), f"{owner}: {inside} would be left out"
 
 
 def test_the_version_is_the_one_of_the_changelog():

@@ -25,7 +25,7 @@ def test_a_public_name_is_the_class_of_that_name(name):
 
 
 def test_run_time_and_type_checker_agree():
-    assert minivllm._MODULE_OF == type_checking_imports()
+    assert type_checking_imports() == minivllm._MODULE_OF
     assert set(NAMES) == set(minivllm._MODULE_OF)
 
 

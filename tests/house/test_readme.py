@@ -8,11 +8,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [README, *(path.read_text(encoding="utf-8") for path in (ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"))]
+PAGES = [README, *((ROOT / name).read_text(encoding="utf-8") for name in ("CONTRIBUTING.md", "CHANGELOG.md"))]
 
 
 def folders_in_readme() -> list[str]:
-    """Read the tree: an indented name ending in `/` is a folder, two more spaces put it inside the last top-level one."""
+    """Read the tree: `name/` and a word on it; two more spaces put it inside the last top-level folder."""
     section = README.split("## What stands where")[1].split("\n## ")[0]
     found: list[str] = []
     top = ""
@@ -44,7 +44,8 @@ def make_targets() -> set[str]:
 
 
 def test_every_make_command_that_is_named_exists():
-    named = {target for page in PAGES for target in re.findall(r"(?:`|^ {4})make ([a-z]+)", page, flags=re.MULTILINE)}
+    command = re.compile(r"(?:`|^ {4})make ([a-z]+)", flags=re.MULTILINE)
+    named = {target for page in PAGES for target in command.findall(page)}
     assert {"serve", "test", "lab", "help"} <= named
     assert named <= make_targets()
 

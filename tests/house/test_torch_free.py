@@ -1,4 +1,4 @@
-"""The control plane, and what a user types into it, load without torch: in a fresh process, so that nothing lingers."""
+"""The control plane, and what a user types into it, load without torch: in a fresh process each."""
 
 import json
 import subprocess
@@ -26,7 +26,8 @@ REPORT = "import json, sys; print(json.dumps([name for name in {heavy!r} if name
 def loaded_after(statement: str) -> list[str]:
     """Run a statement in a new interpreter and list which heavy modules it pulled in."""
     program = f"{statement}; {REPORT.format(heavy=HEAVY)}"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

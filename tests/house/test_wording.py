@@ -1,4 +1,4 @@
-"""No file of the project names one machine's folders or the hosts it was fetched from, or leaves work for later."""
+"""No file of the project names one machine's folders or the hosts it was fetched from, or leaves work undone."""
 
 import re
 import subprocess
@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Each pattern is spelled so that it does not match itself.
 PATTERNS = {
-    "a folder of one machine": r"/wor[k]/|/roo[t]/|/hom[e]/\w|/User[s]/\w|/op[t]/\w|/tm[p]/\w|\b[A-Z]:\\User[s]",
+    "one machine's folder": r"/wor[k]/|/roo[t]/|/hom[e]/\w|/User[s]/\w|/op[t]/\w|/tm[p]/\w|\b[A-Z]:\\User[s]",
     "a package host": r"pyp[i]\.org|pythonhoste[d]\.org|registry\.npmj[s]|deb\.debia[n]|archive\.ubunt[u]|"
     r"anacond[a]\.(org|com)|download\.pytorc[h]|dl-cd[n]|ghc[r]\.io|docke[r]\.io",
     "work left for later": r"\b(TOD[O]|FIXM[E]|XX[X])\b",
@@ -47,7 +47,12 @@ def test_no_file_names_a_machine_or_a_host_or_work_left():
 
 @pytest.mark.parametrize(
     "line",
-    ["see /wor" + "k/main/x", "in /hom" + "e/ann/x", "--index-url https://pyp" + "i.org/simple", "# TOD" + "O later"],
+    [
+        "see /wor" + "k/main/x",
+        "in /hom" + "e/ann/x",
+        "from https://pyp" + "i.org/simple",
+        "# TOD" + "O later",
+    ],
 )
 def test_a_planted_line_is_found(line):
     (found,) = findings("a.md", f"fine\n{line}\n")

@@ -1,5 +1,6 @@
 """Copying blocks: the Triton kernel and its torch twin against a plain Python copy, element by element."""
 
+import math
 import os
 
 import pytest
@@ -17,13 +18,13 @@ needs_triton = pytest.mark.skipif(copy_blocks.triton is None, reason="Triton has
 def copies(draw: st.DrawFn) -> tuple[torch.Tensor, list[int], list[int]]:
     """A cache with a different number in every element, and disjoint source and target blocks."""
     num_blocks = draw(st.integers(2, 9))
-    shape = (num_blocks, draw(st.sampled_from([1, 3, 16])), draw(st.integers(1, 3)), draw(st.sampled_from([1, 5, 64])))
+    block_size, num_kv_heads = draw(st.sampled_from([1, 3, 16])), draw(st.integers(1, 3))
+    shape = (num_blocks, block_size, num_kv_heads, draw(st.sampled_from([1, 5, 64])))
     order = draw(st.permutations(range(num_blocks)))
     num_targets = draw(st.integers(0, num_blocks - 1))
     dst, sources = order[:num_targets], order[num_targets:]
     src = [draw(st.sampled_from(sources)) for _ in dst]  # one block may be copied to several
-    size = shape[0] * shape[1] * shape[2] * shape[3]
-    return torch.arange(size, dtype=torch.float32).reshape(shape), src, dst
+    return torch.arange(math.prod(shape), dtype=torch.float32).reshape(shape), src, dst
 
 
 def copied_in_python(cache: torch.Tensor, src: list[int], dst: list[int]) -> list:

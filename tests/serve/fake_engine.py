@@ -79,9 +79,8 @@ class FakeEngine:
             max_num_seqs=256,
         )
         self.model_config = SimpleNamespace(
-            max_position_embeddings=MAX_MODEL_LEN,
-            generation_defaults={"temperature": 0.5},
             vocab_size=IM_END + 1,
+            generation_defaults={"temperature": 0.5, "top_k": 7, "eos_token_id": IM_END},
         )
         self.seen: list[SamplingParams] = []
         self.threads: set[int] = set()

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 from minivllm.zoo.lexicon import Lexicon, Split
 
-SYLLABLES = (
-    "ba be bi bo bu ca co da de di do du fa fe fi fo ga ge go ha he hi ho ja jo ka ke ki la le li lo lu ma me mi mo "
-    "mu na ne ni no nu pa pe pi po ra re ri ro ru sa se si so su ta te ti to tu va ve vi vo wa we wi za zo ar en in "
-    "on un er al ol am el ing ter ton ber der man son ness ful ment ish ock ash ump ell ack eep oon ough ight "
-    "ch sh st th tr gr br pl cl fr sp sk"
-).split()
+_ONSETS = "b br c ch cl d dr f fl g gr h j k l m n p pl pr qu r s sh sl sp st t th tr v w y z".split(" ")
+_VOWELS = "a e i o u ai ea ee ie oa oo ou".split(" ")
+_CODAS = " b ck d g l ll m mp n nd ng nk nt p r rd rk rm rn s sh sk ss st t th x".split(" ")
+_ENDINGS = "er le y ing ness ful ment ish ock ash ump ell tion ity al ous ic ant ure ate age ory ism ize".split(" ")
+_SUFFIXES = ("s", "ed", "ing", "er", "ly", "y", "ness", "less", "ish", "able")
+_PREFIXES = ("un", "re", "over", "out", "in", "be", "dis", "pre")
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 @dataclass(frozen=True)
@@ -43,24 +44,29 @@ class Maker:
         return self.rng.random() < probability
 
 
+def _pronounceable(rng: random.Random) -> str:
+    """One or two syllables, often with an ending of English words."""
+    word = "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(rng.randint(1, 2)))
+    return word + rng.choice(_ENDINGS) if rng.random() < 0.5 else word
+
+
 def made_up_word(maker: Maker) -> str:
-    """A word outside the lists: syllables, or a listed word changed. Never one of the `unseen` words."""
-    rng = maker.rng
+    """A word outside the lists: pronounceable, or a listed word changed. Never one of the `unseen` words."""
+    rng, lists = maker.rng, maker.lexicon.words
     while True:
-        kind = rng.random()
+        kind, listed = rng.random(), maker.word("listed")
         if kind < 0.55:
-            word = "".join(rng.choice(SYLLABLES) for _ in range(rng.randint(2, 4)))
+            word = _pronounceable(rng)
         elif kind < 0.7:
-            word = maker.word("listed") + rng.choice(["s", "ed", "ing", "er", "ly", "y", "ness", "less", "ish", "able"])
+            word = listed + rng.choice(_SUFFIXES)
         elif kind < 0.8:
-            word = rng.choice(["un", "re", "over", "out", "in", "be", "dis", "pre"]) + maker.word("listed")
+            word = rng.choice(_PREFIXES) + listed
         elif kind < 0.9:
-            word = maker.word("listed") + maker.word("listed")
+            word = listed + maker.word("listed")
         else:
-            letters = list(maker.word("listed"))
-            letters[rng.randrange(len(letters))] = rng.choice("abcdefghijklmnopqrstuvwxyz")
-            word = "".join(letters)
-        if word not in maker.lexicon.words["unseen"] and word not in maker.lexicon.words["listed"]:
+            spot = rng.randrange(len(listed))
+            word = listed[:spot] + rng.choice(_LETTERS) + listed[spot + 1 :]
+        if word not in lists["unseen"] and word not in lists["listed"]:
             return word
 
 

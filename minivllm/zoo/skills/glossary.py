@@ -6,21 +6,6 @@ from minivllm.zoo.skills.base import Exchange, Maker, careless, made_up_word
 UNKNOWN = "I do not know that term. I only know the terms of this course, for example PagedAttention."
 UNKNOWN_ZH = "我不认识这个术语。"
 
-# Things people ask about that are no terms of LLM serving.
-_ELSEWHERE = (
-    "photosynthesis,Paris,France,bitcoin,gravity,democracy,a volcano,jazz,football,the moon,DNA,Python,JavaScript,Linux,"
-    "chess,the internet,a black hole,chocolate,Shakespeare,love,inflation,the sun,evolution,a prime number,calculus,"
-    "Germany,oxygen,a database,SQL,HTML,Docker,Kubernetes,Excel,a compiler,TCP,an operating system,Windows,a stack,"
-    "a linked list,recursion,a hash map,Bluetooth,a car,a dog,music,art,history,poetry,economics,biology,an atom,"
-    "water,life,happiness,time,the weather,a computer,a browser,email,marketing,a mortgage,blood pressure,pizza"
-).split(",")
-_ELSEWHERE_HELD_OUT = (
-    "chemistry,London,Spain,ethereum,magnetism,monarchy,an earthquake,rock music,tennis,Mars,RNA,Java,Rust,Debian,poker,"
-    "a galaxy,cheese,Mozart,hate,taxes,a triangle,algebra,Italy,hydrogen,a spreadsheet,PHP,CSS,Ansible,PowerPoint,UDP"
-).split(",")
-_ZH_UNKNOWN = "光合作用 巴黎 比特币 重力 民主 火山 足球 月亮 巧克力 莎士比亚 数据库 操作系统 音乐 历史 咖啡 电脑 汽车 太阳".split()
-_ZH_HELD_OUT = "化学 伦敦 地震 网球 火星 奶酪 表格 税 三角形 氢气".split()
-
 
 def _spelling(maker: Maker, term: Term) -> str:
     """The term's name or an alias, now and then with an article or in lower case."""
@@ -55,7 +40,7 @@ def chinese(maker: Maker) -> list[Exchange]:
     """One of the main terms, asked and answered in Chinese."""
     rng = maker.rng
     if rng.random() < 0.15:
-        subject = rng.choice(_ZH_UNKNOWN if maker.split == "train" else _ZH_HELD_OUT)
+        subject = rng.choice(maker.lexicon.elsewhere["chinese"].of(maker.split))
         return [Exchange("unknown_zh", maker.ask("unknown_zh", t=subject), UNKNOWN_ZH)]
     term = rng.choice([term for term in maker.lexicon.terms if term.answer_zh])
     # A bare English name is an English question.
@@ -70,7 +55,7 @@ def _no_term(maker: Maker) -> str:
     """Something that is no term of the glossary: from elsewhere, made up, or pieces of terms wrongly put together."""
     rng, kind = maker.rng, maker.rng.random()
     if kind < 0.35:
-        return rng.choice(_ELSEWHERE if maker.split == "train" else _ELSEWHERE_HELD_OUT)
+        return rng.choice(maker.lexicon.elsewhere["english"].of(maker.split))
     if kind < 0.5:
         return made_up_word(maker)
     if kind < 0.65:
@@ -85,9 +70,8 @@ def _no_term(maker: Maker) -> str:
 
 def unknown(maker: Maker) -> list[Exchange]:
     """A question on something that is not in the glossary."""
-    known = {spelling.lower() for term in maker.lexicon.terms for spelling in term.spellings}
     subject = _no_term(maker)
-    while subject.lower() in known:
+    while subject.lower() in maker.lexicon.known_terms:
         subject = _no_term(maker)
     if maker.chance(0.1):
         subject = maker.rng.choice(["a ", "the "]) + subject

@@ -1,0 +1,31 @@
+"""The chained block hashes of each request, computed once and only as far as they are needed."""
+
+from __future__ import annotations
+
+from minivllm.core.prefix_cache import ROOT_HASH, BlockHash, hash_block_tokens
+from minivllm.request import Request
+
+
+class RequestHashes:
+    """request id -> hashes of its full blocks of known tokens. Tokens never change, so neither do hashes."""
+
+    def __init__(self, block_size: int) -> None:
+        self.block_size = block_size
+        self._hashes: dict[str, list[BlockHash]] = {}
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def first(self, request: Request, num_blocks: int) -> list[BlockHash]:
+        """The hashes of the request's first `num_blocks` blocks, all of which must be full."""
+        hashes = self._hashes.setdefault(request.request_id, [])
+        for index in range(len(hashes), num_blocks):
+            tokens = request.tokens_between(index * self.block_size, (index + 1) * self.block_size)
+            is_root = index == 0
+            extra_keys = request.cache_keys if is_root else ()  # the chain carries them on
+            hashes.append(hash_block_tokens(ROOT_HASH if is_root else hashes[-1], tokens, extra_keys))
+        return hashes[:num_blocks]
+
+    def forget(self, request: Request) -> None:
+        """The request is over."""
+        self._hashes.pop(request.request_id, None)

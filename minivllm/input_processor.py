@@ -1,0 +1,132 @@
+"""What comes in: a prompt and parameters are tokenized, checked against the model, and become one Request per choice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from minivllm.config import EngineConfig, ModelConfig
+from minivllm.request import Request
+from minivllm.sampling.random import derive_seed
+from minivllm.sampling_params import SamplingParams
+
+Prompt = str | Sequence[int] | Mapping[str, Any]  # text, token ids, {"prompt": text} or {"prompt_token_ids": ids}
+
+
+class InputProcessor:
+    """The door of the engine: behind it every request fits the model."""
+
+    def __init__(
+        self, config: EngineConfig, model_config: ModelConfig, tokenizer: Any | None, max_model_len: int
+    ) -> None:
+        self.config = config
+        self.tokenizer = tokenizer
+        self.vocab_size = model_config.vocab_size
+        self.eos_token_ids = model_config.eos_token_ids
+        self.max_model_len = max_model_len
+
+    def tokenize(self, prompt: Prompt, params: SamplingParams) -> tuple[str | None, list[int]]:
+        """(the text, if the prompt is one; its token ids, cut to the last `truncate_prompt_tokens`).
+
+        Raises:
+            ValueError: the prompt is of no known form, or is text and there is no tokenizer.
+        """
+        text, token_ids = self._tokenize(prompt)
+        limit = params.truncate_prompt_tokens
+        if limit == -1:
+            limit = self.max_model_len - 1
+        return text, token_ids if limit is None else token_ids[max(0, len(token_ids) - limit) :]
+
+    def _tokenize(self, prompt: Prompt) -> tuple[str | None, list[int]]:
+        if isinstance(prompt, Mapping):
+            prompt = prompt.get("prompt_token_ids", prompt.get("prompt"))  # type: ignore[assignment]
+        if isinstance(prompt, str):
+            if self.tokenizer is None:
+                raise ValueError("prompt is text, but the model folder has no tokenizer: pass token ids")
+            return prompt, self.tokenizer.encode(prompt)
+        if isinstance(prompt, Sequence) and all(isinstance(i, int) and not isinstance(i, bool) for i in prompt):
+            return None, list(prompt)
+        raise ValueError("prompt must be a string, a list of token ids, or a dict with 'prompt' or 'prompt_token_ids'")
+
+    def check(self, token_ids: Sequence[int], params: SamplingParams) -> None:
+        """Raises ValueError if the prompt or a parameter does not suit the model."""
+        if not token_ids:
+            raise ValueError("prompt is empty: it must have at least one token")
+        self._check_ids("prompt", token_ids)
+        if len(token_ids) >= self.max_model_len:
+            raise ValueError(
+                f"prompt has {len(token_ids)} tokens; with max_model_len {self.max_model_len} it may have at most "
+                f"{self.max_model_len - 1}, so that one token can be generated"
+            )
+        if params.min_tokens > self.max_model_len - len(token_ids):
+            raise ValueError(
+                f"min_tokens ({params.min_tokens}) must not exceed {self.max_model_len - len(token_ids)}, which is what "
+                f"the prompt leaves of max_model_len {self.max_model_len}"
+            )
+        for name in ("stop_token_ids", "allowed_token_ids", "logit_bias"):
+            self._check_ids(name, getattr(params, name) or ())
+        self._check_logprobs(params)
+        if params.bad_words and self.tokenizer is None:
+            raise ValueError("bad_words needs a tokenizer, and the model folder has none: use logit_bias")
+        if params.min_tokens and params.allowed_token_ids is not None:
+            if set(params.allowed_token_ids) <= self._stop_token_ids(params):
+                raise ValueError("allowed_token_ids holds only tokens that end the text, which min_tokens forbids")
+
+    def make_requests(
+        self, request_id: str, token_ids: list[int], params: SamplingParams, number: int
+    ) -> list[Request]:
+        """One Request for each of the n choices; choice i is drawn with seed + i and shares the prompt's blocks.
+
+        Args:
+            request_id: of the call; the choices are named i_ID if there are several.
+            token_ids: the prompt.
+            params: checked.
+            number: how many requests came before: the seed of a request that brings none depends on it.
+        """
+        room = self.max_model_len - len(token_ids)
+        bad_words = self._bad_words(params)
+        requests: list[Request] = []
+        for index in range(params.n):
+            seed = derive_seed(self.config.seed, number + index) if params.seed is None else _wrap(params.seed + index)
+            request = Request(
+                request_id=request_id if params.n == 1 else f"{index}_{request_id}",
+                prompt_token_ids=token_ids,
+                sampling_params=params,
+                stop_token_ids=self._stop_token_ids(params),
+                max_tokens=min(room, params.max_tokens or room),
+                seed=seed,
+                bad_words_token_ids=bad_words,
+                parent_id=request_id,
+                index=index,
+                fork_from=requests[0] if requests else None,
+                skip_prefix_cache=params.prompt_logprobs is not None,
+            )
+            requests.append(request)
+        return requests
+
+    def _stop_token_ids(self, params: SamplingParams) -> frozenset[int]:
+        eos = () if params.ignore_eos else self.eos_token_ids
+        return frozenset(params.stop_token_ids or ()).union(eos)
+
+    def _check_ids(self, name: str, token_ids: Iterable[int]) -> None:
+        for token_id in token_ids:
+            if not 0 <= token_id < self.vocab_size:
+                raise ValueError(f"{name} holds token id {token_id}, and the model's ids are 0..{self.vocab_size - 1}")
+
+    def _check_logprobs(self, params: SamplingParams) -> None:
+        most = self.vocab_size if self.config.max_logprobs == -1 else self.config.max_logprobs
+        for name in ("logprobs", "prompt_logprobs"):
+            asked = getattr(params, name)
+            if asked is not None and (self.vocab_size if asked == -1 else asked) > most:
+                raise ValueError(f"{name} ({asked}) must be at most max_logprobs ({most})")
+
+    def _bad_words(self, params: SamplingParams) -> list[list[int]]:
+        """Each word as the tokenizer writes it at the start of a text and after a space."""
+        spellings = [spelling for word in params.bad_words or () for spelling in (word, " " + word.lstrip())]
+        encoded = [self.tokenizer.encode(s, add_special_tokens=False) for s in spellings]  # type: ignore[union-attr]
+        return [ids for ids in encoded if ids]
+
+
+def _wrap(seed: int) -> int:
+    """An int64 again, if adding the choice's number left it."""
+    return (seed + 2**63) % 2**64 - 2**63

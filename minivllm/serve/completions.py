@@ -1,0 +1,108 @@
+"""POST /v1/completions: one prompt or many, continued."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from minivllm.outputs import RequestOutput
+from minivllm.serve.backend import DEFAULT_MAX_TOKENS, Backend, Job
+from minivllm.serve.disconnect import unless_disconnected
+from minivllm.serve.errors import bad_request
+from minivllm.serve.protocol import CompletionChoice, CompletionRequest, CompletionResponse
+from minivllm.serve.streaming import EventStream, json_response, merged
+
+
+def completions_router(backend: Backend) -> APIRouter:
+    """The route, over `backend`."""
+    router = APIRouter()
+
+    @router.post("/v1/completions", response_model=CompletionResponse)
+    async def create_completion(body: CompletionRequest, request: Request) -> Response:
+        """Continue one prompt or many."""
+        return await unless_disconnected(request, _complete(backend, body))
+
+    return router
+
+
+async def _complete(backend: Backend, body: CompletionRequest) -> Response:
+    backend.check_engine()
+    backend.check_model(body.model)
+    prompts = await _token_ids(backend, body)
+    max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
+    params = backend.sampling_params(body, max_tokens, logprobs=body.logprobs)
+    echoed = await _echoed(backend, body)
+    job = await backend.start("cmpl", prompts, [params] * len(prompts), body)
+    if body.stream:
+        return EventStream(_chunks(backend, body, job, echoed), job.abort)
+    outputs = await job.results()
+    choices = [
+        CompletionChoice(
+            index=index * job.n + one.index,
+            text=echoed[index] + one.text,
+            finish_reason=one.finish_reason,
+            stop_reason=one.stop_reason,
+        )
+        for index, output in enumerate(outputs)
+        for one in output.outputs
+    ]
+    num_tokens = sum(len(one.token_ids) for output in outputs for one in output.outputs)
+    usage = backend.usage(outputs, num_tokens)
+    return json_response(
+        CompletionResponse(id=job.id, created=job.created, model=job.model, choices=choices, usage=usage)
+    )
+
+
+async def _token_ids(backend: Backend, body: CompletionRequest) -> list[list[int]]:
+    """The prompts as token ids that fit the context."""
+    prompts = body.prompt
+    if isinstance(prompts[0], str):
+        is_bounded = body.truncate_prompt_tokens is None
+        try:
+            prompts = await backend.renderer.encode(prompts, body.add_special_tokens, is_bounded=is_bounded)
+        except ValueError as error:
+            raise bad_request(str(error), "prompt") from error
+    return [backend.fit(token_ids, body, "prompt") for token_ids in prompts]
+
+
+async def _echoed(backend: Backend, body: CompletionRequest) -> list[str]:
+    """What stands before each continuation: its prompt when `echo` is set, else nothing."""
+    if not body.echo:
+        return [""] * len(body.prompt)
+    if body.max_tokens == 0:
+        raise bad_request("max_tokens must be at least 1: scoring a prompt alone is not served", "max_tokens")
+    return [p if isinstance(p, str) else await backend.renderer.decode(p) for p in body.prompt]
+
+
+async def _chunks(
+    backend: Backend, body: CompletionRequest, job: Job, echoed: list[str]
+) -> AsyncIterator[CompletionResponse]:
+    latest: dict[int, RequestOutput] = {}
+    num_tokens = 0
+
+    def chunk(choices: list[CompletionChoice], with_usage: bool) -> CompletionResponse:
+        made = CompletionResponse(
+            id=job.id, object="text_completion", created=job.created, model=job.model, choices=choices
+        )
+        if with_usage:
+            made.usage = backend.usage(list(latest.values()), num_tokens)
+        return made
+
+    async for index, output in merged(job.streams):
+        latest[index] = output
+        for one in output.outputs:
+            num_tokens += len(one.token_ids)
+            text, echoed[index] = echoed[index] + one.text, ""
+            if text or one.finish_reason:
+                choice = CompletionChoice(
+                    index=index * job.n + one.index,
+                    text=text,
+                    logprobs=None,
+                    finish_reason=one.finish_reason,
+                    stop_reason=one.stop_reason,
+                )
+                yield chunk([choice], body.usage_in_every_chunk)
+    if body.include_usage:
+        yield chunk([], True)

@@ -1,0 +1,53 @@
+"""GET /health, /ping, /version, /status and /metrics: how the server is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+from starlette.responses import Response
+
+from minivllm import __version__
+from minivllm.serve.backend import Backend
+
+
+def health_router(backend: Backend) -> APIRouter:
+    """The routes, over `backend`."""
+    router = APIRouter()
+
+    @router.get("/health")
+    @router.get("/ping")
+    @router.post("/ping")
+    async def health() -> Response:
+        """200 while requests can be served, 503 once the engine is dead."""
+        is_dead = backend.engine.dead_error is not None
+        body = {"status": "dead" if is_dead else "ok", "version": __version__}
+        return JSONResponse(body, status_code=503 if is_dead else 200)
+
+    @router.get("/version")
+    async def version() -> dict[str, str]:
+        """The version of minivllm."""
+        return {"version": __version__}
+
+    @router.get("/metrics")
+    async def metrics() -> Response:
+        """Everything Prometheus asks for."""
+        return Response(backend.metrics.render(), media_type=backend.metrics.content_type)
+
+    @router.get("/status")
+    async def status() -> dict[str, Any]:
+        """The few numbers of the page's status line."""
+        stats = backend.engine.stats
+        return {
+            "model": backend.model_name,
+            "is_alive": backend.engine.dead_error is None,
+            "num_requests_running": stats.num_running_reqs,
+            "num_requests_waiting": stats.num_waiting_reqs,
+            "kv_cache_usage_perc": stats.kv_cache_usage,
+            "num_gpu_blocks": stats.num_gpu_blocks,
+            "max_model_len": backend.engine.max_model_len,
+            "default_temperature": backend.default_temperature,
+        }
+
+    return router

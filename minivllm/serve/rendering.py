@@ -1,0 +1,96 @@
+"""Renderer: text and conversations to token ids and back, in one worker thread with a tokenizer of its own.
+
+The event loop stays free while a long text is tokenized, and the engine thread's tokenizer is never touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from jinja2.exceptions import TemplateError
+
+from minivllm.serve.protocol import ChatFields
+
+T = TypeVar("T")
+
+
+class Renderer:
+    """Tokenizes for one model whose context holds `max_model_len` tokens.
+
+    Every method raises ValueError, with a sentence for the user, when its input cannot be rendered.
+    """
+
+    def __init__(self, tokenizer: Any | None, max_model_len: int) -> None:
+        self._tokenizer = copy.deepcopy(tokenizer)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="minivllm-tokenizer")
+        longest_token = max(map(len, tokenizer.get_vocab())) if tokenizer is not None else 0
+        self._max_chars = max_model_len * longest_token
+        self._max_model_len = max_model_len
+
+    def close(self) -> None:
+        """End the worker thread."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def encode(
+        self, texts: Sequence[str], add_special_tokens: bool, *, is_bounded: bool = True
+    ) -> list[list[int]]:
+        """Token ids of each text; with `is_bounded` a text that cannot fit the context is not even tokenized."""
+        tokenizer = self._need_tokenizer()
+        for text in texts if is_bounded else ():
+            self._check_chars(len(text))
+        return await self._run(
+            lambda: [tokenizer.encode(text, add_special_tokens=add_special_tokens) for text in texts]
+        )
+
+    async def encode_chat(self, chat: ChatFields, *, is_bounded: bool = True) -> list[int]:
+        """Token ids of a conversation, written out by the model's own chat template."""
+        tokenizer = self._need_tokenizer()
+        if not tokenizer.chat_template:
+            raise ValueError("messages need a chat template, and this model has none: use /v1/completions")
+        if is_bounded:
+            self._check_chars(sum(len(message.content) for message in chat.messages))
+        return await self._run(lambda: _encode_chat(tokenizer, chat))
+
+    async def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of `token_ids`, special tokens included."""
+        tokenizer = self._need_tokenizer()
+        return await self._run(lambda: tokenizer.decode(token_ids, skip_special_tokens=False))
+
+    async def token_strings(self, token_ids: Sequence[int]) -> list[str]:
+        """Each token as the vocabulary spells it."""
+        tokenizer = self._need_tokenizer()
+        return await self._run(lambda: tokenizer.convert_ids_to_tokens(token_ids))
+
+    def _need_tokenizer(self) -> Any:
+        if self._tokenizer is None:
+            raise ValueError("prompt must be token ids: this model has no tokenizer")
+        return self._tokenizer
+
+    def _check_chars(self, num_chars: int) -> None:
+        if num_chars > self._max_chars:
+            raise ValueError(
+                f"prompt has {num_chars} characters, which cannot fit into the context of "
+                f"{self._max_model_len} tokens: shorten it"
+            )
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _encode_chat(tokenizer: Any, chat: ChatFields) -> list[int]:
+    roles = {"developer": "system"}  # OpenAI's newer name for it; templates know the older one
+    messages = [{"role": roles.get(m.role, m.role), "content": m.content} for m in chat.messages]
+    try:
+        text = tokenizer.apply_chat_template(
+            messages,
+            tokenize=False,
+            add_generation_prompt=chat.add_generation_prompt,
+            continue_final_message=chat.continue_final_message,
+        )
+    except TemplateError as error:
+        raise ValueError(f"messages do not suit the model's chat template: {error}") from error
+    return tokenizer.encode(text, add_special_tokens=chat.add_special_tokens)

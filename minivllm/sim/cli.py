@@ -1,0 +1,182 @@
+"""`python -m minivllm.sim memory|schedule`: a trace, some policies, a table; JSON and a picture if asked for."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+from minivllm.sim.arguments import build_parser
+from minivllm.sim.cost import KV_CAPACITY, CostModel
+from minivllm.sim.memory_report import MemoryResult, expected_paged_waste, run_memory
+from minivllm.sim.plot_memory import plot_memory, wants_layout
+from minivllm.sim.plot_schedule import plot_schedule
+from minivllm.sim.policies import make_policy
+from minivllm.sim.schedule import ScheduleConfig, simulate_schedule
+from minivllm.sim.schedule_report import round_log, schedule_json, summarize_schedule
+from minivllm.sim.tables import memory_table, paper_table, schedule_table
+from minivllm.sim.trace import Trace, dataset_trace
+
+EXIT_OK, EXIT_USAGE = 0, 2
+PLOT_ENDINGS = (".png", ".svg", ".pdf")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit code: 0, or 2 after one sentence on stderr."""
+    options = build_parser().parse_args(argv)
+    try:
+        trace = _trace(options)
+        if options.save_trace:
+            trace.save(options.save_trace)
+        run = _run_memory if options.command == "memory" else _run_schedule
+        run(options, trace)
+    except (ValueError, OSError) as error:
+        print(f"python -m minivllm.sim: error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    return EXIT_OK
+
+
+def _trace(options: argparse.Namespace) -> Trace:
+    if options.trace:
+        return Trace.load(options.trace)
+    return dataset_trace(
+        options.dataset,
+        options.num_requests,
+        shape=options.shape,
+        rate=options.rate,
+        seed=options.seed,
+        max_model_len=options.max_model_len,
+    )
+
+
+def _describe(trace: Trace) -> str:
+    return (
+        f"{trace.name}: {len(trace.requests)} requests, on average {trace.mean_prompt_len:.0f} tokens in and "
+        f"{trace.mean_output_len:.0f} out"
+    )
+
+
+def _write_json(path: str, content: dict[str, Any]) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(content, file, allow_nan=False)
+        file.write("\n")
+
+
+# -- memory --------------------------------------------------------------------------------------------------------
+
+
+def _run_memory(options: argparse.Namespace, trace: Trace) -> None:
+    if options.plot:
+        _check_can_plot(options.plot)
+    results = [_memory_result(name, options, trace) for name in dict.fromkeys(options.policy)]
+    is_the_papers = trace.name == "sharegpt" and options.capacity == KV_CAPACITY
+    print(_memory_text(results, trace, options, is_the_papers))
+    if options.json:
+        content = {"trace": trace.to_json(), "results": [result.to_json() for result in results]}
+        _write_json(options.json, content)
+    if options.plot:
+        plot_memory(
+            results,
+            options.plot,
+            f"KV cache of {options.capacity:,} tokens\n{_describe(trace)}",
+            is_the_papers,
+        )
+
+
+def _memory_result(name: str, options: argparse.Namespace, trace: Trace) -> MemoryResult:
+    policy = make_policy(
+        name, options.capacity, block_size=options.block_size, max_model_len=options.max_model_len
+    )
+    return run_memory(
+        trace,
+        policy,
+        step_time=options.step_time,
+        max_num_seqs=options.max_num_seqs,
+        keep_layout=wants_layout if options.plot else None,
+    )
+
+
+def _memory_text(
+    results: Sequence[MemoryResult], trace: Trace, options: argparse.Namespace, is_the_papers: bool
+) -> str:
+    summaries = [result.summary for result in results]
+    steps = (
+        "in which requests waited"
+        if all(s.is_under_load for s in summaries)
+        else "of the run (nobody waited)"
+    )
+    parts = [
+        _describe(trace),
+        f"share of the {options.capacity:,} token slots, averaged over the steps {steps}:",
+    ]
+    parts.append(memory_table(summaries))
+    compared = paper_table(summaries) if is_the_papers else ""
+    if compared:
+        parts.append(
+            "in the classes of the PagedAttention paper, figure 2 (requests: figure 13a). The paper measured a real\n"
+            "system on the real lengths; these lengths are drawn, with the same means (see minivllm/sim/paper.py):"
+        )
+        parts.append(compared)
+    for result in results:
+        if result.summary.policy == "paged":
+            parts.append(_paged_waste(result, options.block_size))
+    return "\n\n".join(parts)
+
+
+def _paged_waste(result: MemoryResult, block_size: int) -> str:
+    used = sum(frame.usage.used for frame in result.series)
+    live = used / sum(frame.num_running for frame in result.series)
+    expected = expected_paged_waste(live, block_size)
+    return (
+        f"paged: {100 * result.summary.waste_of_allocated:.2f} % of the allocated slots are unwritten; with L = "
+        f"{live:.0f} tokens per\nlive request, (B - 1) / 2 / (L + (B - 1) / 2) gives {100 * expected:.2f} %"
+    )
+
+
+# -- schedule ------------------------------------------------------------------------------------------------------
+
+
+def _run_schedule(options: argparse.Namespace, trace: Trace) -> None:
+    if options.plot:
+        _check_can_plot(options.plot)
+    results = [simulate_schedule(trace, config) for config in _schedule_configs(options)]
+    if options.log:
+        print("\n\n".join(f"{result.config.label}\n{round_log(result)}" for result in results))
+    else:
+        print(f"{_describe(trace)}\n\n{schedule_table([summarize_schedule(result) for result in results])}")
+    if options.json:
+        content = {"trace": trace.to_json(), "results": [schedule_json(result) for result in results]}
+        _write_json(options.json, content)
+    if options.plot:
+        plot_schedule(results, options.plot, _describe(trace))
+
+
+def _schedule_configs(options: argparse.Namespace) -> list[ScheduleConfig]:
+    cost = CostModel(options.step_ms / 1e3, options.token_us / 1e6, options.context_us / 1e6)
+    configs: dict[str, ScheduleConfig] = {}  # by label: static batching has no prefill to choose
+    for batching, prefill in product(options.policy, options.prefill):
+        budget = options.max_num_batched_tokens
+        config = ScheduleConfig(
+            batching=batching,
+            enable_chunked_prefill=prefill == "chunked" or batching == "static",
+            max_num_seqs=options.max_num_seqs,
+            max_num_batched_tokens=max(budget, options.max_model_len) if prefill == "whole" else budget,
+            max_model_len=options.max_model_len,
+            capacity=options.capacity,
+            block_size=options.block_size,
+            cost=cost,
+        )
+        configs.setdefault(config.label, config)
+    return list(configs.values())
+
+
+def _check_can_plot(path: str) -> None:
+    """Before the work, not after it. Raises ValueError if there is nothing to draw with, or not that way."""
+    if not path.endswith(PLOT_ENDINGS):
+        raise ValueError(f"--plot must end in {' or '.join(PLOT_ENDINGS)}, not {path!r}")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ValueError('--plot needs matplotlib: pip install "minivllm[lab]", or leave --plot out')

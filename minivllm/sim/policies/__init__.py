@@ -1,0 +1,45 @@
+"""The memory policies by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from minivllm.sim.allocators import Allocator, BuddyAllocator, FirstFitAllocator
+from minivllm.sim.policies.base import MemoryPolicy
+from minivllm.sim.policies.contiguous import ContiguousPolicy, Guess, guess_max, guess_oracle, guess_pow2
+from minivllm.sim.policies.doubling import DoublingPolicy
+from minivllm.sim.policies.paged import PagedPolicy
+
+__all__ = ["DESCRIPTIONS", "POLICIES", "make_policy"]
+
+DESCRIPTIONS = {
+    "max": "contiguous, max_model_len reserved for everyone; the paper's Orca (Max), on a buddy allocator",
+    "pow2": "contiguous, the answer rounded up to a power of two; Orca (Pow2), on a buddy allocator",
+    "oracle": "contiguous, the true length, which nobody knows; Orca (Oracle), on a buddy allocator",
+    "buddy": "contiguous, grown on demand: a full chunk is doubled, moved if it has to be",
+    "paged": "blocks on demand: PagedAttention, with the engine's own block pool",
+    "max-first-fit": "like max, on a first-fit allocator",
+    "pow2-first-fit": "like pow2, on a first-fit allocator",
+    "oracle-first-fit": "like oracle, on a first-fit allocator",
+}
+POLICIES = tuple(DESCRIPTIONS)
+_GUESSES: dict[str, Guess] = {"max": guess_max, "pow2": guess_pow2, "oracle": guess_oracle}
+
+
+def make_policy(name: str, capacity: int, *, block_size: int = 16, max_model_len: int = 2048) -> MemoryPolicy:
+    """A policy over `capacity` empty token slots.
+
+    Raises:
+        ValueError: an unknown name, or a number out of range.
+    """
+    if name not in POLICIES:
+        raise ValueError(f"policy must be one of {', '.join(POLICIES)}, not {name!r}")
+    if max_model_len < 1:
+        raise ValueError(f"max_model_len must be at least 1, not {max_model_len}")
+    if name == "paged":
+        return PagedPolicy(capacity, block_size)
+    if name == "buddy":
+        return DoublingPolicy(capacity)
+    guess, _, allocator_name = name.partition("-")
+    make: Callable[[int], Allocator] = FirstFitAllocator if allocator_name else BuddyAllocator
+    return ContiguousPolicy(name, make(capacity), _GUESSES[guess], max_model_len)

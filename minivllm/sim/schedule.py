@@ -1,0 +1,259 @@
+"""The step simulator: the engine's own Scheduler and KVCacheManager, with a cost model where the model would be.
+
+Every decision is the real one: admission, chunking, preemption, block by block. Only the tokens are made up, and the
+clock is computed. Static batching, the baseline, is the scheduler's own as well. It gets the better of every doubt: a
+batch's prompts are computed together in one step, and a slot whose request is done costs nothing, though a real static
+batch computes padding there until its last request is done.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from minivllm.core.block_table import cdiv
+from minivllm.core.kv_cache_manager import KVCacheManager
+from minivllm.core.scheduler import Scheduler, SchedulerConfig
+from minivllm.request import Request
+from minivllm.sampling_params import SamplingParams
+from minivllm.sim.cost import KV_CAPACITY, CostModel
+from minivllm.sim.trace import Trace, TraceRequest
+
+if TYPE_CHECKING:
+    from minivllm.core.scheduler_output import SchedulerOutput
+
+BATCHINGS = {
+    "static": "a batch is let in when the last one has left: what serving was before Orca",
+    "continuous": "requests join and leave at every step, first come, first served",
+    "shortest-first": "continuous, and whoever has the least work goes first",
+}
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """One set-up. Defaults: the machine of `cost.py`.
+
+    Raises:
+        ValueError: a field out of range, or a step too small for what it has to hold.
+    """
+
+    batching: str = "continuous"  # one of BATCHINGS
+    enable_chunked_prefill: bool = True
+    max_num_seqs: int = 32
+    max_num_batched_tokens: int = 2048
+    max_model_len: int = 2048
+    capacity: int = KV_CAPACITY  # token slots of the KV cache
+    block_size: int = 16
+    cost: CostModel = field(default_factory=CostModel)
+
+    def __post_init__(self) -> None:
+        if self.batching not in BATCHINGS:
+            raise ValueError(f"batching must be one of {', '.join(BATCHINGS)}, not {self.batching!r}")
+        for name in ("max_num_seqs", "max_num_batched_tokens", "max_model_len", "block_size", "capacity"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.capacity < self.block_size:
+            raise ValueError(f"capacity ({self.capacity}) must hold at least one block of {self.block_size} tokens")
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise ValueError(
+                f"max_num_batched_tokens ({self.max_num_batched_tokens}) must be at least max_num_seqs "
+                f"({self.max_num_seqs}): every running request needs one token of each step"
+            )
+        if not self.enable_chunked_prefill and self.max_num_batched_tokens < self.max_model_len:
+            raise ValueError(
+                f"max_num_batched_tokens ({self.max_num_batched_tokens}) must be at least max_model_len "
+                f"({self.max_model_len}) with whole prefill: a prompt is then computed in one step"
+            )
+
+    @property
+    def label(self) -> str:
+        """What tells set-ups apart in a table."""
+        if self.batching == "static":
+            return f"static, batch {self.max_num_seqs}"
+        prefill = "chunked" if self.enable_chunked_prefill else "whole"
+        return f"{self.batching}, {prefill} {self.max_num_batched_tokens}"
+
+    def scheduler_config(self) -> SchedulerConfig:
+        """The same, in the scheduler's words. A static batch has a budget that holds all its prompts."""
+        is_static = self.batching == "static"
+        return SchedulerConfig(
+            max_num_seqs=self.max_num_seqs,
+            max_num_batched_tokens=self.max_num_seqs * self.max_model_len if is_static else self.max_num_batched_tokens,
+            max_model_len=self.max_model_len,
+            enable_chunked_prefill=self.enable_chunked_prefill,
+            enable_static_batching=is_static,
+            policy="shortest-first" if self.batching == "shortest-first" else "fcfs",
+        )
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One step: a column of the Gantt chart."""
+
+    start: float  # seconds
+    duration: float
+    num_tokens: dict[str, int]  # request id -> tokens computed
+    prefill: frozenset[str]  # of these, who computed prompt (or recomputed) tokens, and not just its next one
+    admitted: tuple[str, ...]
+    preempted: tuple[str, ...]
+    finished: tuple[str, ...]
+    num_waiting: int  # queued when the step begins, after admission
+    kv_usage: float  # share of blocks in use, 0..1, while the step runs
+
+    @property
+    def end(self) -> float:
+        return self.start + self.duration
+
+
+@dataclass
+class RequestRecord:
+    """One request's life, in seconds of the simulated clock."""
+
+    request: TraceRequest
+    first_scheduled: float = math.nan
+    token_times: list[float] = field(default_factory=list)  # when each output token was there
+    num_preemptions: int = 0
+
+    @property
+    def ttft(self) -> float:
+        """Time to first token, from arrival."""
+        return self.token_times[0] - self.request.arrival
+
+    @property
+    def e2e(self) -> float:
+        """From arrival to the last token."""
+        return self.token_times[-1] - self.request.arrival
+
+    @property
+    def tpot(self) -> float | None:
+        """Mean time per output token after the first; e2e = ttft + (n - 1) * tpot. None for a single token."""
+        more = len(self.token_times) - 1
+        return (self.token_times[-1] - self.token_times[0]) / more if more else None
+
+    @property
+    def gaps(self) -> list[float]:
+        """The time between each two tokens (inter-token latency): where a stall shows that a mean hides."""
+        return [b - a for a, b in zip(self.token_times, self.token_times[1:], strict=False)]
+
+
+@dataclass(frozen=True)
+class ScheduleResult:
+    """What happened."""
+
+    config: ScheduleConfig
+    steps: tuple[StepRecord, ...]
+    requests: dict[str, RequestRecord]  # in order of arrival
+
+
+class StepSimulator:
+    """One run of one trace.
+
+    Raises:
+        ValueError: a request that could never be held.
+    """
+
+    def __init__(self, trace: Trace, config: ScheduleConfig) -> None:
+        for request in trace.requests:
+            _check_fits(request, config)
+        self.config = config
+        num_blocks = config.capacity // config.block_size + 1  # one more: the null block
+        self._manager = KVCacheManager(num_blocks, config.block_size, enable_caching=False)
+        self._scheduler = Scheduler(config.scheduler_config(), self._manager)
+        self._arriving = deque(trace.requests)
+        self._records = {request.request_id: RequestRecord(request) for request in trace.requests}
+        self._steps: list[StepRecord] = []
+        self._now = 0.0  # seconds
+
+    def run(self) -> ScheduleResult:
+        """Play the trace to its end."""
+        while self._arriving or self._scheduler.has_unfinished_requests():
+            if not self._scheduler.has_unfinished_requests():
+                self._now = max(self._now, self._arriving[0].arrival)
+            while self._arriving and self._arriving[0].arrival <= self._now:
+                self._scheduler.add_request(_engine_request(self._arriving.popleft()))
+            self._step()
+        return ScheduleResult(self.config, tuple(self._steps), self._records)
+
+    def _step(self) -> None:
+        output = self._scheduler.schedule()
+        assert output.num_scheduled_tokens or output.preempted_request_ids, (
+            "the scheduler has work and schedules none"
+        )
+        start, duration = self._now, 0.0
+        if output.num_scheduled_tokens:
+            duration = self.config.cost.step_time(output.num_scheduled_tokens, output.num_computed_tokens)
+        kv_usage, num_waiting = self._manager.pool.usage, len(self._scheduler.waiting)
+        prefill = frozenset(
+            i for i, n in output.num_scheduled_tokens.items() if self._is_prefill(output, i, n)
+        )
+        self._now += duration
+        self._steps.append(
+            StepRecord(
+                start=start,
+                duration=duration,
+                num_tokens=dict(output.num_scheduled_tokens),
+                prefill=prefill,
+                admitted=tuple(new.request.request_id for new in output.new_requests),
+                preempted=tuple(output.preempted_request_ids),
+                finished=self._take_in(output, start),
+                num_waiting=num_waiting,
+                kv_usage=kv_usage,
+            )
+        )
+
+    def _is_prefill(self, output: SchedulerOutput, request_id: str, num_tokens: int) -> bool:
+        known = self._scheduler.requests[request_id]
+        return num_tokens > 1 or output.num_computed_tokens[request_id] < known.num_prompt_tokens
+
+    def _take_in(self, output: SchedulerOutput, start: float) -> tuple[str, ...]:
+        """Sample a token for everybody who has caught up, and tell the scheduler. Returns who is finished."""
+        sampled = {}
+        for request_id, num_tokens in output.num_scheduled_tokens.items():
+            request = self._scheduler.requests[request_id]
+            if output.num_computed_tokens[request_id] + num_tokens == request.num_tokens:
+                sampled[request_id] = [0]
+            record = self._records[request_id]
+            if math.isnan(record.first_scheduled):
+                record.first_scheduled = start
+        for request_id in output.preempted_request_ids:
+            self._records[request_id].num_preemptions += 1
+        updates = self._scheduler.update_from_output(output, sampled)
+        for update in updates:
+            self._records[update.request.request_id].token_times.append(self._now)
+        return tuple(update.request.request_id for update in updates if update.request.status.is_finished)
+
+
+def simulate_schedule(trace: Trace, config: ScheduleConfig | None = None) -> ScheduleResult:
+    """Play `trace` through the engine's scheduler.
+
+    Raises:
+        ValueError: a request that could never be held; the message says which, and what to change.
+    """
+    return StepSimulator(trace, config or ScheduleConfig()).run()
+
+
+def _check_fits(request: TraceRequest, config: ScheduleConfig) -> None:
+    total = request.prompt_len + request.output_len
+    if total > config.max_model_len:
+        raise ValueError(
+            f"request {request.request_id!r} has {total} tokens, more than max_model_len ({config.max_model_len}): "
+            "shorten it, or raise max_model_len"
+        )
+    if cdiv(request.num_kv_tokens, config.block_size) > config.capacity // config.block_size:
+        raise ValueError(
+            f"request {request.request_id!r} needs {request.num_kv_tokens} tokens of KV cache, and the blocks hold "
+            f"{config.capacity // config.block_size * config.block_size}: raise capacity, or shorten the request"
+        )
+
+
+def _engine_request(request: TraceRequest) -> Request:
+    """A prompt of that many equal tokens: with prefix caching off, nobody looks at them."""
+    return Request(
+        request_id=request.request_id,
+        prompt_token_ids=(0,) * request.prompt_len,
+        sampling_params=SamplingParams(max_tokens=request.output_len, ignore_eos=True),
+        max_tokens=request.output_len,
+        arrival_time=request.arrival,
+    )

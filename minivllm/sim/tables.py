@@ -1,0 +1,83 @@
+"""Plain text tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from minivllm.sim.memory_report import MemorySummary
+from minivllm.sim.paper import PAPER, REGROUPED, regroup
+from minivllm.sim.schedule_report import ScheduleSummary
+from minivllm.sim.stats import Distribution
+from minivllm.sim.usage import CLASSES
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell; the first is set flush left, the others flush right."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+        return "  ".join([cells[0].ljust(widths[0]), *padded[1:]]).rstrip()
+
+    return "\n".join([line(header), line(["-" * width for width in widths]), *map(line, rows)])
+
+
+def memory_table(summaries: Sequence[MemorySummary]) -> str:
+    """One row per policy: shares of the capacity in percent, requests in memory, preemptions."""
+    rows = [
+        [
+            s.policy,
+            *(f"{100 * s.shares[name]:.1f}" for name in CLASSES),
+            f"{s.mean_running:.1f}",
+            str(s.num_preemptions),
+        ]
+        for s in summaries
+    ]
+    return text_table(["policy", *(f"{name} %" for name in CLASSES), "requests", "preempted"], rows)
+
+
+def paper_table(summaries: Sequence[MemorySummary]) -> str:
+    """Ours / the paper's, for the policies that the paper has; "" if there are none."""
+    rows = []
+    for summary in summaries:
+        if (bar := PAPER.get(summary.policy)) is None:
+            continue
+        ours = regroup(summary)
+        theirs = {name: getattr(bar, name) for name in REGROUPED}
+        cells = [f"{ours[name]:.1f} / {'-' if theirs[name] is None else theirs[name]}" for name in REGROUPED]
+        rows.append(
+            [f"{summary.policy} / {bar.name}", *cells, f"{summary.mean_running:.1f} / {bar.batch:.1f}"]
+        )
+    header = ["ours / paper's", "used %", "reserved %", "internal %", "external and others %", "requests"]
+    return text_table(header, rows) if rows else ""
+
+
+def schedule_table(summaries: Sequence[ScheduleSummary]) -> str:
+    """One column per set-up, one row per figure: there are more figures than set-ups."""
+    first = summaries[0]
+    rows = [
+        ["output tokens per second", *(f"{s.output_tokens_per_second:.0f}" for s in summaries)],
+        [
+            "  against the first",
+            *(f"{s.output_tokens_per_second / first.output_tokens_per_second:.2f}x" for s in summaries),
+        ],
+        ["time for all, s", *(f"{s.makespan:.1f}" for s in summaries)],
+        ["steps", *(str(s.num_steps) for s in summaries)],
+        ["tokens per step", *(f"{s.tokens_per_step:.1f}" for s in summaries)],
+        ["slots in use, %", *(f"{100 * s.slot_utilization:.1f}" for s in summaries)],
+        ["KV cache in use, %", *(f"{100 * s.kv_utilization:.1f}" for s in summaries)],
+        ["preemptions", *(str(s.num_preemptions) for s in summaries)],
+        ["to first token, s (p50 / p99)", *(_pair(s.ttft, 1, 2) for s in summaries)],
+        ["per output token, ms (p50 / p99)", *(_pair(s.tpot, 1000, 1) for s in summaries)],
+        ["between tokens, ms (p99 / max)", *(_worst(s.gap) for s in summaries)],
+        ["end to end, s (p50 / p99)", *(_pair(s.e2e, 1, 2) for s in summaries)],
+    ]
+    return text_table(["", *(s.label for s in summaries)], rows)
+
+
+def _pair(values: Distribution | None, scale: float, digits: int) -> str:
+    return "-" if values is None else f"{values.p50 * scale:.{digits}f} / {values.p99 * scale:.{digits}f}"
+
+
+def _worst(values: Distribution | None) -> str:
+    return "-" if values is None else f"{1000 * values.p99:.1f} / {1000 * values.max:.1f}"
