@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+from minivllm.beam_search import BeamSearcher
 from minivllm.config import EngineConfig, ModelConfig, resolve_model
 from minivllm.core.kv_cache_manager import KVCacheManager
 from minivllm.core.scheduler import Scheduler, SchedulerConfig
@@ -17,7 +18,7 @@ from minivllm.input_processor import InputProcessor, Prompt
 from minivllm.output_processor import OutputProcessor
 from minivllm.outputs import EngineStats, RequestOutput
 from minivllm.request import Request, RequestStatus
-from minivllm.sampling_params import SamplingParams
+from minivllm.sampling_params import BeamSearchParams, SamplingParams
 from minivllm.tokenizer import load_tokenizer
 from minivllm.worker.executor import Executor, UniprocExecutor
 from minivllm.worker.model_runner import ModelRunnerOutput
@@ -60,6 +61,9 @@ class LLMEngine:
         self.scheduler = Scheduler(self._scheduler_config(), self.kv_cache_manager)
         self.input_processor = InputProcessor(config, self.model_config, self.tokenizer, self.max_model_len)
         self.output_processor = OutputProcessor(self.tokenizer)
+        self.beam_searcher = BeamSearcher(
+            self.scheduler, self.tokenizer, self.model_config.eos_token_ids, self.max_model_len
+        )
         self._in_flight: deque[tuple[SchedulerOutput, Future[ModelRunnerOutput]]] = deque()
         self._num_requests = 0
         self._num_prompt_tokens = 0
@@ -73,7 +77,7 @@ class LLMEngine:
         self,
         request_id: str,
         prompt: Prompt,
-        sampling_params: SamplingParams | None = None,
+        sampling_params: SamplingParams | BeamSearchParams | None = None,
         *,
         priority: int = 0,
         cache_salt: str | None = None,
@@ -84,7 +88,7 @@ class LLMEngine:
         Args:
             request_id: names it until it has finished.
             prompt: text, token ids, or a dict with `prompt` or `prompt_token_ids`.
-            sampling_params: None = SamplingParams().
+            sampling_params: None = SamplingParams(); BeamSearchParams start a beam search, whose one output comes at its end.
             priority: smaller is more urgent; only scheduling_policy "priority" looks at it.
             cache_salt: shares prefix blocks only with requests of the same salt.
             timeout: seconds after which it is aborted.
@@ -93,9 +97,14 @@ class LLMEngine:
             ValueError: the prompt or a parameter does not suit this model; nothing was queued.
             QueueFullError: too many requests are waiting; nothing was queued.
         """
-        if request_id in self.output_processor:
+        if request_id in self.output_processor or request_id in self.beam_searcher:
             raise ValueError(f"request_id {request_id!r} is in use by a request that has not finished")
         params = sampling_params or SamplingParams()
+        if isinstance(params, BeamSearchParams):
+            text, token_ids = self.input_processor.tokenize(prompt, SamplingParams())
+            self.input_processor.check(token_ids, SamplingParams())
+            self.beam_searcher.add(request_id, text, token_ids, params, self.model_config.vocab_size)
+            return
         text, token_ids = self.input_processor.tokenize(prompt, params)
         self.input_processor.check(token_ids, params)
         requests = self.input_processor.make_requests(request_id, token_ids, params, self._num_requests)
@@ -109,6 +118,8 @@ class LLMEngine:
     def abort_request(self, request_ids: str | Iterable[str]) -> list[RequestOutput]:
         """End requests at once; their blocks are free again. Unknown ids are ignored. Returns their last outputs."""
         ids = [request_ids] if isinstance(request_ids, str) else list(request_ids)
+        for request_id in ids:
+            self.beam_searcher.abort(request_id)
         choices = [choice for request_id in ids for choice in self.output_processor.choice_ids(request_id)]
         return self._finish(self.scheduler.finish_requests(choices, RequestStatus.FINISHED_ABORTED))
 
@@ -124,10 +135,12 @@ class LLMEngine:
         output = future.result()
         updates = self.scheduler.update_from_output(scheduler_output, output.sampled_token_ids)
         self._num_generation_tokens += sum(len(update.new_token_ids) for update in updates)
-        for request_id, stop in self.output_processor.take_in(updates, output).items():
+        sampled = [update for update in updates if not update.request.is_beam]
+        for request_id, stop in self.output_processor.take_in(sampled, output).items():
             for request in self.scheduler.finish_requests([request_id], RequestStatus.FINISHED_STOPPED):
                 request.stop_reason = stop
-        return self._finish([*expired, *(update.request for update in updates)])
+        beam_outputs = self.beam_searcher.take_in(output)
+        return [*self._finish([*expired, *(update.request for update in sampled)]), *beam_outputs]
 
     def has_unfinished_requests(self) -> bool:
         return self.scheduler.has_unfinished_requests() or bool(self._in_flight)

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from minivllm.config import EngineConfig
 from minivllm.engine import LLMEngine, Prompt
 from minivllm.outputs import RequestOutput
-from minivllm.sampling_params import RequestOutputKind, SamplingParams
+from minivllm.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 
 Message = Mapping[str, Any]  # {"role": "user", "content": "..."}
 
@@ -70,12 +70,32 @@ class LLM:
         params = self._one_for_each(sampling_params, len(prompt_list))
         if priority is not None and len(priority) != len(prompt_list):
             raise ValueError(f"priority has {len(priority)} entries for {len(prompt_list)} prompts")
+        final = [one.with_output_kind(RequestOutputKind.FINAL_ONLY) for one in params]
+        return self._complete(prompt_list, final, priority or [0] * len(prompt_list), use_tqdm)
+
+    def beam_search(
+        self, prompts: Prompt | Sequence[Prompt], params: BeamSearchParams, *, use_tqdm: bool = False
+    ) -> list[RequestOutput]:
+        """The `beam_width` most likely continuations of each prompt, the best first, by beam search on shared blocks.
+
+        Raises:
+            ValueError: a prompt or parameter does not suit, or the beams cannot all be held at once.
+        """
+        prompt_list = _as_list(prompts)
+        return self._complete(prompt_list, [params] * len(prompt_list), [0] * len(prompt_list), use_tqdm)
+
+    def _complete(
+        self,
+        prompts: Sequence[Prompt],
+        params: Sequence[SamplingParams] | Sequence[BeamSearchParams],
+        priority: Sequence[int],
+        use_tqdm: bool,
+    ) -> list[RequestOutput]:
         self._num_calls += 1
-        ids = [f"{self._num_calls}-{index}" for index in range(len(prompt_list))]
+        ids = [f"{self._num_calls}-{index}" for index in range(len(prompts))]
         try:
-            for index, (request_id, prompt, one) in enumerate(zip(ids, prompt_list, params, strict=True)):
-                one = one.with_output_kind(RequestOutputKind.FINAL_ONLY)
-                self.llm_engine.add_request(request_id, prompt, one, priority=priority[index] if priority else 0)
+            for request_id, prompt, one, urgency in zip(ids, prompts, params, priority, strict=True):
+                self.llm_engine.add_request(request_id, prompt, one, priority=urgency)
             outputs = self._run(len(ids), use_tqdm)
         except BaseException:  # also Ctrl-C in a notebook: leave no half-run request behind
             self.llm_engine.abort_request(ids)

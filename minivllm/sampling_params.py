@@ -146,6 +146,27 @@ class SamplingParams:
             self._set(logit_bias=_logit_bias(self.logit_bias))
 
 
+@dataclass(frozen=True)
+class BeamSearchParams:
+    """Parameters of a beam search; vLLM's fields.
+
+    Raises:
+        ValueError: a field is of the wrong type or out of range.
+    """
+
+    beam_width: int
+    max_tokens: int = 16
+    ignore_eos: bool = False
+    length_penalty: float = 1.0  # > 1 prefers longer continuations, < 1 shorter ones
+
+    def __post_init__(self) -> None:
+        _integer("beam_width", self.beam_width, 1, MAX_N)
+        _integer("max_tokens", self.max_tokens, 1, MAX_INT64)
+        _number("length_penalty", self.length_penalty, -100, 100)
+        if not isinstance(self.ignore_eos, bool):
+            raise ValueError(f"ignore_eos must be True or False, not {_show(self.ignore_eos)}")
+
+
 def _number(name: str, value: Any, low: float, high: float, *, low_open: bool = False) -> None:
     """Raise unless `value` is a finite number in [low, high], or (low, high] with `low_open`."""
     inside = isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -60,6 +60,7 @@ class Scheduler:
         self.num_preemptions = 0
         self._num_arrived = 0
         self._finished_since_last_step: list[str] = []
+        self._forked_since_last_step: list[Request] = []
 
     # -- requests come and go -----------------------------------------------------------------------------------------
 
@@ -111,6 +112,21 @@ class Scheduler:
         expired = [i for i, r in self.requests.items() if r.deadline is not None and r.deadline <= now]
         return self.finish_requests(expired, RequestStatus.FINISHED_ABORTED)
 
+    def fork_request(self, parent: Request, child: Request) -> None:
+        """Let `child`, which has the parent's tokens and one more, run beside it on the parent's blocks.
+
+        Where the parent has just lost its blocks, or all seats are taken, the child waits like any other request.
+        """
+        child.arrival_number = parent.arrival_number
+        self.requests[child.request_id] = child
+        if parent.status is RequestStatus.RUNNING and len(self.running) < self.config.max_num_seqs:
+            self.kv_cache_manager.fork(parent, child, parent.num_computed_tokens)
+            child.status = RequestStatus.RUNNING
+            insort(self.running, child, key=self.policy)
+            self._forked_since_last_step.append(child)
+        else:
+            insort(self.waiting, child, key=self.policy)
+
     def has_unfinished_requests(self) -> bool:
         """Does anybody still wait for tokens?"""
         return bool(self.waiting or self.running)
@@ -124,13 +140,24 @@ class Scheduler:
     def schedule(self) -> SchedulerOutput:
         """Decide the next step. `num_computed_tokens` of the scheduled requests is advanced here already."""
         step = StepBuilder(budget=self.config.max_num_batched_tokens)
+        self._announce_forks(step)
         if self.config.policy == "priority":
             self._make_way_for_urgent(step)
         self._schedule_running(step)
         if not step.is_short_of_blocks and self._may_admit():
             self._schedule_waiting(step)
+        if not step.num_scheduled and self.waiting and self.running and not self.running[-1].num_in_flight:
+            # Beams that wait for a sibling, which waits for blocks that they hold: the last one gives way.
+            self._preempt(self.running[-1], step)
         finished, self._finished_since_last_step = self._finished_since_last_step, []
         return step.build(self.kv_cache_manager.take_operations(), finished)
+
+    def _announce_forks(self, step: StepBuilder) -> None:
+        for request in self._forked_since_last_step:
+            if request.status is RequestStatus.RUNNING:
+                block_ids = self.kv_cache_manager.block_ids(request.request_id)
+                step.new_requests.append(NewRequestData(request, request.all_token_ids, block_ids))
+        self._forked_since_last_step = []
 
     def _schedule_running(self, step: StepBuilder) -> None:
         index = 0
@@ -182,6 +209,8 @@ class Scheduler:
         if request.spec_token_ids:
             num_drafts = request.num_computed_tokens + num_tokens - request.num_tokens
             step.spec_token_ids[request.request_id] = request.spec_token_ids[: max(0, num_drafts)]
+        if request.is_beam and request.num_output_tokens:
+            step.chosen_token_ids[request.request_id] = request.output_token_ids[-1]
         step.pending_hashes.update(self.kv_cache_manager.hashes_computed_by(request, num_tokens))
         step.add(request, num_tokens)
 
@@ -279,7 +308,7 @@ class Scheduler:
             sampled = sampled_token_ids.get(request_id, ())
             num_rejected = self._take_back_rejected(request, scheduler_output, len(sampled))
             num_computed = scheduler_output.num_computed_tokens[request_id] + num_scheduled - num_rejected
-            new_token_ids = self._append_tokens(request, sampled)
+            new_token_ids = sampled if request.is_beam else self._append_tokens(request, sampled)
             self.kv_cache_manager.cache_blocks(request, min(num_computed, request.num_tokens))
             if request.status.is_finished:
                 self._release(request)

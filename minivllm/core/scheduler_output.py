@@ -36,6 +36,7 @@ class SchedulerOutput:
     block_updates: Mapping[str, Sequence[tuple[int, int]]] = field(default_factory=dict)  # (logical index, block id)
     block_operations: BlockOperations = BlockOperations()
     spec_token_ids: Mapping[str, Sequence[int]] = field(default_factory=dict)  # drafts among the scheduled tokens
+    chosen_token_ids: Mapping[str, int] = field(default_factory=dict)  # last token of beams, in place of a sampled one
     preempted_request_ids: Sequence[str] = ()
     finished_request_ids: Sequence[str] = ()  # since the last step: the worker forgets them
 
@@ -64,6 +65,7 @@ class StepBuilder:
         self.new_requests: list[NewRequestData] = []
         self.block_updates: dict[str, Sequence[tuple[int, int]]] = {}
         self.spec_token_ids: dict[str, Sequence[int]] = {}
+        self.chosen_token_ids: dict[str, int] = {}
         self.preempted: list[str] = []
         self.pending_hashes: set[bytes] = set()  # blocks that this step computes
 
@@ -84,6 +86,7 @@ class StepBuilder:
             block_updates=self.block_updates,
             block_operations=operations,
             spec_token_ids=self.spec_token_ids,
+            chosen_token_ids=self.chosen_token_ids,
             preempted_request_ids=self.preempted,
             finished_request_ids=finished,
         )

@@ -12,11 +12,12 @@ from typing import Any
 
 from minivllm.sim.arguments import build_parser
 from minivllm.sim.cost import KV_CAPACITY, CostModel
-from minivllm.sim.memory_report import MemoryResult, expected_paged_waste, run_memory
+from minivllm.sim.memory_report import MemoryResult, MemorySummary, expected_paged_waste, run_memory
 from minivllm.sim.plot_memory import plot_memory, wants_layout
 from minivllm.sim.plot_schedule import plot_schedule
 from minivllm.sim.policies import make_policy
-from minivllm.sim.schedule import ScheduleConfig, simulate_schedule
+from minivllm.sim.schedule import simulate_schedule
+from minivllm.sim.schedule_config import ScheduleConfig
 from minivllm.sim.schedule_report import round_log, schedule_json, summarize_schedule
 from minivllm.sim.tables import memory_table, paper_table, schedule_table
 from minivllm.sim.trace import Trace, dataset_trace
@@ -121,19 +122,16 @@ def _memory_text(
             "system on the real lengths; these lengths are drawn, with the same means (see minivllm/sim/paper.py):"
         )
         parts.append(compared)
-    for result in results:
-        if result.summary.policy == "paged":
-            parts.append(_paged_waste(result, options.block_size))
+    parts += [_paged_waste(summary, options.block_size) for summary in summaries if summary.policy == "paged"]
     return "\n\n".join(parts)
 
 
-def _paged_waste(result: MemoryResult, block_size: int) -> str:
-    used = sum(frame.usage.used for frame in result.series)
-    live = used / sum(frame.num_running for frame in result.series)
-    expected = expected_paged_waste(live, block_size)
+def _paged_waste(summary: MemorySummary, block_size: int) -> str:
+    live, waste = summary.mean_live_tokens, 100 * summary.waste_of_allocated
+    expected = 100 * expected_paged_waste(live, block_size)
     return (
-        f"paged: {100 * result.summary.waste_of_allocated:.2f} % of the allocated slots are unwritten; with L = "
-        f"{live:.0f} tokens per\nlive request, (B - 1) / 2 / (L + (B - 1) / 2) gives {100 * expected:.2f} %"
+        f"paged: {waste:.2f} % of the allocated slots are unwritten. A request has L = {live:.0f} tokens on average, and\n"
+        f"(B - 1) / 2 / (L + (B - 1) / 2) with B = {block_size} gives {expected:.2f} %."
     )
 
 

@@ -100,7 +100,8 @@ def fit_to_mean(shape: Sequence[float], mean: float, limits: Sequence[int]) -> l
         return []
     if mean > sum(limits) / len(limits):
         raise ValueError(
-            f"a mean length of {mean:g} tokens does not fit: the limits allow {sum(limits) / len(limits):g}"
+            f"a mean length of {mean:g} tokens does not fit, with room for {sum(limits) / len(limits):g} on average; "
+            "raise max_model_len, or ask for shorter requests"
         )
     low, high = 0.0, max(limits) / max(min(shape), 1e-12)  # at `high` every length is at its limit
     for _ in range(_FIT_STEPS):

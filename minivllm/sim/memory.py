@@ -2,8 +2,8 @@
 
 The rules are the engine's: requests are admitted first come, first served, and the one at the head blocks the rest;
 running requests grow before anybody is admitted; when there is no room to grow, whoever came last is preempted, loses
-everything and goes to the head of the queue (recompute). There is no compute here: a prompt takes one step, like a token,
-and a step takes `step_time` seconds of the trace's clock.
+everything and goes to the head of the queue (recompute). There is no compute here: a prompt takes one step, as a token
+does, and a step takes `step_time` seconds of the trace's clock.
 """
 
 from __future__ import annotations

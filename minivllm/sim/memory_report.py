@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,6 +28,7 @@ class MemorySummary:
     rounding_share: float  # of the capacity, and part of shares["internal"]
     waste_of_allocated: float  # allocated but unwritten slots / allocated slots, over all steps
     mean_running: float
+    mean_live_tokens: float  # written tokens per running request, over all steps
     peak_running: int
     num_steps: int
     num_preemptions: int
@@ -134,6 +134,7 @@ def _summary(simulator: MemorySimulator, all_steps: _Totals, loaded: _Totals, pe
         rounding_share=totals.rounding * scale,
         waste_of_allocated=(reserved + internal) / (used + reserved + internal),
         mean_running=totals.running / totals.num_steps,
+        mean_live_tokens=used / all_steps.running,
         peak_running=peak,
         num_steps=all_steps.num_steps,
         num_preemptions=simulator.num_preemptions,
@@ -149,9 +150,3 @@ def expected_paged_waste(mean_live_tokens: float, block_size: int) -> float:
     """
     empty = (block_size - 1) / 2
     return empty / (mean_live_tokens + empty)
-
-
-def mean_live_tokens(frames: Iterable[Frame]) -> float:
-    """Written tokens per running request, averaged over steps and requests."""
-    steps = [frame for frame in frames if frame.event == "step" and frame.num_running]
-    return sum(frame.usage.used for frame in steps) / sum(frame.num_running for frame in steps)

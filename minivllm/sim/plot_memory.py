@@ -1,4 +1,4 @@
-"""Pictures of memory simulations: bars by policy, and maps of who lies where over time. Needs matplotlib, only when called."""
+"""Pictures of memory simulations: bars by policy, and maps of who lies where. Needs matplotlib when called."""
 
 from __future__ import annotations
 

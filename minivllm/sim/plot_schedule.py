@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from minivllm.sim.schedule import RequestRecord, ScheduleResult
+from minivllm.sim.schedule import ScheduleResult
 from minivllm.sim.schedule_report import summarize_schedule
 from minivllm.sim.stats import Distribution
 from minivllm.viz.palette import BLUE, MEMORY_STYLES, REQUEST_STYLES, SKY_BLUE, VERMILION, WHITE
@@ -28,7 +28,7 @@ class Bar(NamedTuple):
 
 
 def gantt_bars(result: ScheduleResult) -> list[Bar]:
-    """Every request's life as bars without gaps, from arrival to its last token. Touching bars of one kind are one bar."""
+    """Every request's life as bars without gaps, from arrival to last token. Touching bars of one kind are one."""
     now = {request_id: record.request.arrival for request_id, record in result.requests.items()}
     bars: dict[str, list[Bar]] = {request_id: [] for request_id in result.requests}
 
@@ -48,7 +48,7 @@ def gantt_bars(result: ScheduleResult) -> list[Bar]:
 
 
 def plot_schedule(results: Sequence[ScheduleResult], path: str | Path, title: str) -> None:
-    """Draw one column per set-up: requests over time, slots in use; and the latencies of all below. Write the picture."""
+    """Draw requests over time and slots in use, a column per set-up; the latencies of all below; write the picture."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -113,7 +113,7 @@ def _draw_latencies(figure: Figure, grid: Any, results: Sequence[ScheduleResult]
     groups: list[tuple[str, list[Distribution | None]]] = [
         ("time to first token, s", [s.ttft for s in summaries]),
         ("between two tokens, s", [s.gap for s in summaries]),
-        ("end to end, s", [s.e2e for s in summaries]),
+        ("arrival to last token, s", [s.e2e for s in summaries]),
     ]
     for column, (name, distributions) in enumerate(groups):
         axes = figure.add_subplot(grid[0, column])
@@ -129,7 +129,7 @@ def _draw_latencies(figure: Figure, grid: Any, results: Sequence[ScheduleResult]
         axes.set_yticks(
             range(len(results)), [s.label for s in summaries] if column == 0 else [""] * len(results)
         )
-        axes.set_xlabel(name + " (median / 99th percentile)", fontsize=9)
+        axes.set_title(name, fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -143,4 +143,4 @@ def _add_legend(figure: Figure) -> None:
     handles.append(Line2D([], [], color=VERMILION, marker="x", linestyle="", label="preempted"))
     handles.append(Patch(facecolor=BLUE, label="median"))
     handles.append(Patch(facecolor=SKY_BLUE, hatch="//", edgecolor=WHITE, label="99th percentile"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False, fontsize=10)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=10)

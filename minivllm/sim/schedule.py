@@ -15,77 +15,14 @@ from typing import TYPE_CHECKING
 
 from minivllm.core.block_table import cdiv
 from minivllm.core.kv_cache_manager import KVCacheManager
-from minivllm.core.scheduler import Scheduler, SchedulerConfig
+from minivllm.core.scheduler import Scheduler
 from minivllm.request import Request
 from minivllm.sampling_params import SamplingParams
-from minivllm.sim.cost import KV_CAPACITY, CostModel
+from minivllm.sim.schedule_config import ScheduleConfig
 from minivllm.sim.trace import Trace, TraceRequest
 
 if TYPE_CHECKING:
     from minivllm.core.scheduler_output import SchedulerOutput
-
-BATCHINGS = {
-    "static": "a batch is let in when the last one has left: what serving was before Orca",
-    "continuous": "requests join and leave at every step, first come, first served",
-    "shortest-first": "continuous, and whoever has the least work goes first",
-}
-
-
-@dataclass(frozen=True)
-class ScheduleConfig:
-    """One set-up. Defaults: the machine of `cost.py`.
-
-    Raises:
-        ValueError: a field out of range, or a step too small for what it has to hold.
-    """
-
-    batching: str = "continuous"  # one of BATCHINGS
-    enable_chunked_prefill: bool = True
-    max_num_seqs: int = 32
-    max_num_batched_tokens: int = 2048
-    max_model_len: int = 2048
-    capacity: int = KV_CAPACITY  # token slots of the KV cache
-    block_size: int = 16
-    cost: CostModel = field(default_factory=CostModel)
-
-    def __post_init__(self) -> None:
-        if self.batching not in BATCHINGS:
-            raise ValueError(f"batching must be one of {', '.join(BATCHINGS)}, not {self.batching!r}")
-        for name in ("max_num_seqs", "max_num_batched_tokens", "max_model_len", "block_size", "capacity"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.capacity < self.block_size:
-            raise ValueError(f"capacity ({self.capacity}) must hold at least one block of {self.block_size} tokens")
-        if self.max_num_batched_tokens < self.max_num_seqs:
-            raise ValueError(
-                f"max_num_batched_tokens ({self.max_num_batched_tokens}) must be at least max_num_seqs "
-                f"({self.max_num_seqs}): every running request needs one token of each step"
-            )
-        if not self.enable_chunked_prefill and self.max_num_batched_tokens < self.max_model_len:
-            raise ValueError(
-                f"max_num_batched_tokens ({self.max_num_batched_tokens}) must be at least max_model_len "
-                f"({self.max_model_len}) with whole prefill: a prompt is then computed in one step"
-            )
-
-    @property
-    def label(self) -> str:
-        """What tells set-ups apart in a table."""
-        if self.batching == "static":
-            return f"static, batch {self.max_num_seqs}"
-        prefill = "chunked" if self.enable_chunked_prefill else "whole"
-        return f"{self.batching}, {prefill} {self.max_num_batched_tokens}"
-
-    def scheduler_config(self) -> SchedulerConfig:
-        """The same, in the scheduler's words. A static batch has a budget that holds all its prompts."""
-        is_static = self.batching == "static"
-        return SchedulerConfig(
-            max_num_seqs=self.max_num_seqs,
-            max_num_batched_tokens=self.max_num_seqs * self.max_model_len if is_static else self.max_num_batched_tokens,
-            max_model_len=self.max_model_len,
-            enable_chunked_prefill=self.enable_chunked_prefill,
-            enable_static_batching=is_static,
-            policy="shortest-first" if self.batching == "shortest-first" else "fcfs",
-        )
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,9 @@ def summarize_schedule(result: ScheduleResult) -> ScheduleSummary:
         makespan=makespan,
         output_tokens_per_second=num_tokens / makespan,
         requests_per_second=len(records) / makespan,
-        slot_utilization=_over_time(result.steps, [len(step.num_tokens) / num_seats for step in result.steps]),
+        slot_utilization=_over_time(
+            result.steps, [len(step.num_tokens) / num_seats for step in result.steps]
+        ),
         kv_utilization=_over_time(result.steps, [step.kv_usage for step in result.steps]),
         num_preemptions=sum(record.num_preemptions for record in records),
         ttft=Distribution.of([record.ttft for record in records]),

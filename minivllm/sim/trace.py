@@ -1,7 +1,8 @@
 """A request trace as a value: who arrives when, with how long a prompt, and how long the answer will be.
 
-A simulator needs no words, only lengths. The answer's length is known to the trace and hidden from every policy but the
-oracle's. Traces are written by hand (`fixed_trace`), drawn with a seed (`generate_trace`, `dataset_trace`) or read from JSON.
+A simulator needs no words, only lengths. The answer's length is known to the trace, and hidden from every policy but
+the oracle's. Traces are written by hand (`fixed_trace`), drawn with a seed (`generate_trace`, `dataset_trace`), or read
+from JSON.
 """
 
 from __future__ import annotations
@@ -125,13 +126,13 @@ def _request_from_json(index: int, item: Any) -> TraceRequest:
     return TraceRequest(**item)
 
 
-# -- making traces --------------------------------------------------------------------------------------------------------
+# -- making traces --------------------------------------------------------------------------------------------------
 
 
 def fixed_trace(
     lengths: Iterable[tuple[int, int]], arrivals: Sequence[float] | None = None, name: str = "fixed"
 ) -> Trace:
-    """A trace written by hand: (prompt, output) lengths, named r1, r2, ...; all arrive at 0 unless `arrivals` says when."""
+    """A trace written by hand: (prompt, output) lengths, named r1, r2, ...; arriving at 0, or as `arrivals` says."""
     pairs = list(lengths)
     times = [0.0] * len(pairs) if arrivals is None else arrivals
     if len(times) != len(pairs):
@@ -200,8 +201,8 @@ def dataset_trace(
 ) -> Trace:
     """A trace like a known workload: `sharegpt` and `alpaca` by their published means, and two of our own.
 
-    short-chats: prompts 16-256 and answers 8-128, each equally likely. long-prompts: one prompt in eight is 1,024 tokens
-    with an answer of 64, among chats with means of 64 and 128: what makes whole prefills stall everybody else.
+    short-chats: prompts 16-256 and answers 8-128, each equally likely. long-prompts: one prompt in eight is 1,024
+    tokens with an answer of 64, among chats with means of 64 and 128: what makes whole prefills stall everybody else.
     """
     if dataset not in DATASETS:
         raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, not {dataset!r}")

@@ -3,12 +3,12 @@
     used      holds a token's keys and values
     reserved  allocated to a request that will write it later
     internal  allocated to a request that will never write it
-    external  not allocated, and cut too small: the request at the head of the queue would fit into the sum, into no hole
+    external  not allocated, but in pieces: the head of the queue would fit into their sum, and fits into none of them
     free      not allocated, and none of the above
 
-used + internal + reserved + external + free = capacity, at every event. Source: PagedAttention (SOSP 2023), section 3.1.
-That paper draws `external` and `free` as one class, "external fragmentation and others"; we keep them apart, as memory that
-is merely full is not fragmented.
+used + internal + reserved + external + free = capacity, at every event. Source: PagedAttention (SOSP 2023), 3.1.
+That paper draws `external` and `free` as one class, "external fragmentation and others"; we keep them apart, as memory
+that is merely full is not fragmented.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Usage(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Part of a request's memory, as a picture draws it: `size` slots from `start`, written ones first, then reserved."""
+    """Part of a request's memory, as a picture draws it: `size` slots from `start`, written ones first."""
 
     request_id: str
     start: int

@@ -63,6 +63,11 @@ class InputBatch:
         for index, block_id in updates:
             row[index] = block_id
 
+    def replace_last_token(self, request_id: str, token_id: int) -> None:
+        """The last token was not the sampler's to choose."""
+        row = self.rows[request_id]
+        self.token_ids[row, self.num_tokens[row] - 1] = token_id
+
     def append_tokens(self, rows: np.ndarray, token_ids: np.ndarray) -> None:
         """One sampled token for each of `rows`."""
         self.token_ids[rows, self.num_tokens[rows]] = token_ids

@@ -103,6 +103,8 @@ class ModelRunner:
         for request_id, updates in scheduler_output.block_updates.items():
             if updates:
                 self.batch.update_blocks(request_id, updates)
+        for request_id, token_id in scheduler_output.chosen_token_ids.items():
+            self.batch.replace_last_token(request_id, token_id)
 
     def _move_blocks(self, operations: BlockOperations) -> None:
         """The order matters: what is swapped out may be overwritten by what is swapped in or copied."""

@@ -105,6 +105,7 @@ def _anything(maker: Maker) -> list[Exchange]:
     return [Exchange("any", " ".join(maker.word(maker.rng.choice(kinds)) for _ in range(count)), "")]
 
 
+_SMALLTALK = ("hello", "who", "help", "thanks", "off_topic", "hello_zh", "other_zh")
 _MAKERS: dict[str, Callable[[Maker, str], Case]] = {
     "glossary": _one(glossary.definition),
     "cross_reference": _one(glossary.cross_reference),
@@ -118,7 +119,7 @@ _MAKERS: dict[str, Callable[[Maker, str], Case]] = {
     "story_question": _story_question,
     "told": _told,
     "never_told": _never_told,
-    **{name: _one(smalltalk.smalltalk) for name in ("hello", "who", "help", "thanks", "off_topic", "hello_zh", "other_zh")},
+    **{name: _one(smalltalk.smalltalk) for name in _SMALLTALK},
     "confused": _one(smalltalk.confused),
     "story": _open(stories.story),
     "continuation": _open(stories.continuation),

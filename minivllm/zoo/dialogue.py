@@ -43,7 +43,9 @@ class Mixture:
 
     themes: dict[str, float] = field(default_factory=lambda: dict(THEMES))
     text: float = TEXT_SHARE
-    singles: dict[str, float] = field(default_factory=lambda: {name: share for name, (share, _) in SINGLES.items()})
+    singles: dict[str, float] = field(
+        default_factory=lambda: {name: share for name, (share, _) in SINGLES.items()}
+    )
 
 
 def single(maker: Maker, mixture: Mixture) -> list[Exchange]:

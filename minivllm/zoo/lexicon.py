@@ -75,6 +75,7 @@ class Lexicon:
     intents: tuple[Intent, ...]
     told: dict[str, ToldFact]
     elsewhere: dict[str, Phrasing]  # subjects outside the course, by language
+    sounds: dict[str, tuple[str, ...]]  # what made-up words are put together from
 
     @cached_property
     def known_terms(self) -> frozenset[str]:
@@ -84,6 +85,10 @@ class Lexicon:
 
 def _read(name: str) -> dict[str, Any]:
     return tomllib.loads((_FOLDER / name).read_text(encoding="utf-8"))
+
+
+def _lists(name: str) -> dict[str, tuple[str, ...]]:
+    return {key: tuple(values) for key, values in _read(name).items()}
 
 
 def _phrasing(table: dict[str, Any]) -> Phrasing:
@@ -103,11 +108,13 @@ def load_lexicon() -> Lexicon:
     """Read the TOML files that lie beside this module."""
     return Lexicon(
         terms=tuple(_term(table) for table in _read("glossary.toml")["term"]),
-        words={name: tuple(values) for name, values in _read("words.toml").items()},
+        words=_lists("words.toml"),
         phrasings={name: _phrasing(table) for name, table in _read("phrasings.toml").items()},
         intents=tuple(
-            Intent(table["name"], table["answer"], _phrasing(table)) for table in _read("smalltalk.toml")["intent"]
+            Intent(table["name"], table["answer"], _phrasing(table))
+            for table in _read("smalltalk.toml")["intent"]
         ),
         told={name: _told_fact(table) for name, table in _read("told.toml").items()},
         elsewhere={name: _phrasing(table) for name, table in _read("elsewhere.toml").items()},
+        sounds=_lists("sounds.toml"),
     )

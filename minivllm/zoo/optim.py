@@ -57,11 +57,12 @@ class Muon(torch.optim.Optimizer):
     def _update(self, weights: list[nn.Parameter], group: dict) -> None:
         directions = []
         for weight in weights:
-            state = self.state[weight]
+            state, gradient = self.state[weight], weight.grad
+            assert gradient is not None
             if not state:
                 state["momentum"] = torch.zeros_like(weight)
-            state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
-            directions.append(torch.lerp(weight.grad, state["momentum"], group["momentum"]))
+            state["momentum"].lerp_(gradient, 1 - group["momentum"])
+            directions.append(torch.lerp(gradient, state["momentum"], group["momentum"]))
         rows, columns = weights[0].shape
         scale = group["lr"] * max(1.0, rows / columns) ** 0.5
         for weight, update in zip(weights, orthogonalize(torch.stack(directions)), strict=True):
@@ -74,7 +75,9 @@ def make_optimizers(
 ) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the layers, AdamW for embeddings and norms."""
     named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
-    matrices = [weight for name, weight in named if weight.ndim == 2 and "embed" not in name and "lm_head" not in name]
+    matrices = [
+        weight for name, weight in named if weight.ndim == 2 and "embed" not in name and "lm_head" not in name
+    ]
     chosen = {id(weight) for weight in matrices}
     others = [weight for _, weight in named if id(weight) not in chosen]
     return [

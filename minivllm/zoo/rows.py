@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 from minivllm.zoo.dialogue import SYSTEM_PROMPTS, Mixture, conversation, make_maker, plain_text
 from minivllm.zoo.lexicon import Lexicon
 from minivllm.zoo.skills.base import Maker
-from minivllm.zoo.tokenizer import END, END_OF_TEXT, START
+from minivllm.zoo.tokenizer import END, END_OF_TEXT, END_OF_TEXT_ID, START
 
 
 @dataclass(frozen=True)
@@ -62,4 +62,4 @@ def make_row(lexicon: Lexicon, tokenizer: Tokenizer, seed: str, length: int, mix
         if len(row.ids) > length // 2:
             break
     padding = length - len(row.ids)
-    return Row(row.ids + [tokenizer.token_to_id(END_OF_TEXT)] * padding, row.skills + [""] * padding)
+    return Row(row.ids + [END_OF_TEXT_ID] * padding, row.skills + [""] * padding)

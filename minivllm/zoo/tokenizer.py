@@ -23,7 +23,7 @@ CHAT_TEMPLATE = (
 
 
 def _texts(lexicon: Lexicon, num_dialogues: int) -> Iterator[str]:
-    """What the merges are learned from: generated dialogues, and the words that must become single tokens, many times."""
+    """What the merges are learned from: generated dialogues, and often the words that must become single tokens."""
     for index in range(num_dialogues):
         maker = make_maker(lexicon, f"tokenizer:{index}")
         for exchange in conversation(maker, 256, Mixture()):

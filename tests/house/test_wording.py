@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Each pattern is spelled so that it does not match itself.
 PATTERNS = {
-    "one machine's folder": r"/wor[k]/|/roo[t]/|/hom[e]/\w|/User[s]/\w|/op[t]/\w|/tm[p]/\w|\b[A-Z]:\\User[s]",
+    "one machine's folder": r"/wor[k]/|/roo[t]/|/(hom[e]|User[s])/(?!me/)\w|/op[t]/\w|/tm[p]/\w|\b[A-Z]:\\User[s]",
     "a package host": r"pyp[i]\.org|pythonhoste[d]\.org|registry\.npmj[s]|deb\.debia[n]|archive\.ubunt[u]|"
     r"anacond[a]\.(org|com)|download\.pytorc[h]|dl-cd[n]|ghc[r]\.io|docke[r]\.io",
     "work left for later": r"\b(TOD[O]|FIXM[E]|XX[X])\b",

@@ -3,12 +3,11 @@
 The models are small and random, with weights large enough that the next token depends on the whole context.
 """
 
+import random
 from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 from transformers import (
     LlamaConfig,
@@ -32,7 +31,7 @@ from minivllm.ops import attention_backend
 BLOCK_SIZE = 4
 LENGTHS = (37, 5, 1, 22)  # requests that share a batch
 MAX_DIFFERENCE = 1e-4  # of logits whose standard deviation is above 1; seen: below 3e-5
-NEW_TOKENS = 40
+NEW_TOKENS = 32
 
 SMALL = {
     "vocab_size": 101,
@@ -42,7 +41,7 @@ SMALL = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 128,
-    "initializer_range": 0.3,
+    "initializer_range": 0.25,
     "bos_token_id": None,
     "eos_token_id": None,
     "pad_token_id": None,
@@ -94,7 +93,7 @@ def reference_model(config: PreTrainedConfig) -> PreTrainedModel:
         if "norm" in name:
             parameter.data.uniform_(0.5, 1.5)
         elif name.endswith("bias"):
-            parameter.data.normal_(std=0.5)
+            parameter.data.normal_(std=0.2)
     return model
 
 
@@ -180,16 +179,15 @@ def test_token_by_token(pair):
     assert difference([torch.cat(logits) for logits in out], pair.logits) < MAX_DIFFERENCE
 
 
-@settings(max_examples=6, deadline=None)
-@given(data=st.data())
-def test_random_chunks_in_random_company(pair, data):
+@pytest.mark.parametrize("seed", range(3))
+def test_random_chunks_in_random_company(pair, seed):
+    rng = random.Random(seed)
     run = PagedRun(pair.ours, len(LENGTHS))
     out: list[list[Tensor]] = [[] for _ in LENGTHS]
     while unfinished := [r for r, n in enumerate(LENGTHS) if run.lens[r] < n]:
-        rows = data.draw(st.lists(st.sampled_from(unfinished), min_size=1, unique=True))
         work = {}
-        for r in rows:
-            size = data.draw(st.integers(1, LENGTHS[r] - run.lens[r]))
+        for r in rng.sample(unfinished, rng.randint(1, len(unfinished))):
+            size = rng.randint(1, LENGTHS[r] - run.lens[r])
             work[r] = pair.prompts[r][run.lens[r] : run.lens[r] + size]
         for r, logits in run.step(work).items():
             out[r].append(logits)

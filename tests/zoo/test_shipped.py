@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from minivllm import LLM, SamplingParams, zoo
-from minivllm.zoo.evaluate import is_right, known_words, measure, table
+from minivllm import LLM, zoo
 from minivllm.zoo.cases import Case
+from minivllm.zoo.evaluate import is_right, known_words, measure, table
 from minivllm.zoo.lexicon import load_lexicon
 
 MODELS = ("tutor", "tutor-draft")
@@ -47,7 +47,9 @@ def test_transformers_loads_the_model(name, least, most):
     config = model.config
     assert least < sum(weight.numel() for weight in model.parameters()) < most
     assert config.hidden_size % 128 == config.intermediate_size % 128 == 0
-    assert config.num_attention_heads % 4 == config.num_key_value_heads % 4 == config.num_hidden_layers % 2 == 0
+    assert (
+        config.num_attention_heads % 4 == config.num_key_value_heads % 4 == config.num_hidden_layers % 2 == 0
+    )
     assert config.vocab_size % 64 == 0
 
 

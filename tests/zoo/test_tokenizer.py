@@ -50,7 +50,7 @@ def test_digits_and_chinese_characters_stand_alone(tokenizer):
 def test_chinese_answers_are_not_torn_into_bytes(tokenizer):
     for term in load_lexicon().terms:
         if term.answer_zh:
-            assert len(tokenizer.encode(term.answer_zh).ids) < 1.3 * len(term.answer_zh)
+            assert len(tokenizer.encode(term.answer_zh).ids) < 1.5 * len(term.answer_zh)
 
 
 def test_vocabulary_size_suits_sharding(tokenizer):

@@ -14,7 +14,8 @@ from minivllm.zoo.lexicon import load_lexicon
 from minivllm.zoo.optim import orthogonalize
 from minivllm.zoo.recipes import Recipe, learning_rate
 from minivllm.zoo.rows import make_row
-from minivllm.zoo.train import Trainer, run
+from minivllm.zoo.train import run
+from minivllm.zoo.trainer import Trainer
 
 TINY = Recipe(
     hidden_size=32,
@@ -71,7 +72,7 @@ def test_two_workers_see_the_gradient_of_one(tokenizer, lexicon):
 
 def test_the_loss_falls(tokenizer, lexicon):
     trainer = Trainer(replace(TINY, tokens=10**9, lengths=((0.0, {64: 1.0}),)), tokenizer, lexicon)
-    losses = [trainer.step() for _ in range(25)]
+    losses = [trainer.step() for _ in range(45)]
     assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
 
 

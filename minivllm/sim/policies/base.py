@@ -23,7 +23,7 @@ class MemoryPolicy(Protocol):
         ...
 
     def admit(self, request: TraceRequest, num_tokens: int) -> bool:
-        """Make room for a request, and write its `num_tokens` known tokens (after a preemption, more than the prompt)."""
+        """Make room for a request and write its `num_tokens` known tokens: the prompt, and more after a preemption."""
         ...
 
     def append(self, request_id: str) -> bool:

@@ -1,7 +1,7 @@
 """Contiguous reservation: one extent per request, for its whole life, as large as a guess of its final length.
 
-The guesses are the three of the paper's Orca baselines (PagedAttention, SOSP 2023, section 6.1): the longest the model can
-do, the answer's length rounded up to a power of two, and the true length, which no real system knows.
+The guesses are the three of the paper's Orca baselines (PagedAttention, SOSP 2023, section 6.1): the longest the model
+can do, the answer's length rounded up to a power of two, and the true length, which no real system knows.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ class ContiguousPolicy:
         wanted = self._allocator.size_for(self._guess(request, self._max_model_len))
         if wanted > self._holes.largest:
             raise ValueError(
-                f"policy {self.name!r} reserves {wanted} tokens in one piece for request {request.request_id!r}, and the "
-                f"largest piece of the {self.capacity} tokens is {self._holes.largest}: raise capacity, or lower max_model_len"
+                f"policy {self.name!r} reserves {wanted} tokens in one piece for request {request.request_id!r}, and "
+                f"the largest piece of the {self.capacity} tokens is {self._holes.largest}: raise capacity, or lower "
+                "max_model_len"
             )
 
     def admit(self, request: TraceRequest, num_tokens: int) -> bool:

@@ -26,12 +26,12 @@ class DoublingPolicy:
         self._holes = Holes.of(self._allocator)
 
     def check_fits_alone(self, request: TraceRequest) -> None:
-        """See `MemoryPolicy`. Alone, a chunk's buddy is free unless the chunk is a whole arena, and then a larger one is."""
+        """See `MemoryPolicy`. Alone, a chunk can double: its buddy is free, or it is an arena and a larger is."""
         chunk = next_power_of_two(request.num_kv_tokens)
         if chunk > self._holes.largest:
             raise ValueError(
-                f"policy {self.name!r} would need a chunk of {chunk} tokens for request {request.request_id!r}, and the "
-                f"largest of the {self.capacity} tokens is {self._holes.largest}: raise capacity, or shorten the request"
+                f"policy {self.name!r} needs a chunk of {chunk} tokens for request {request.request_id!r}, and the "
+                f"largest of the {self.capacity} tokens is {self._holes.largest}: raise capacity, or shorten it"
             )
 
     def admit(self, request: TraceRequest, num_tokens: int) -> bool:

@@ -40,8 +40,8 @@ class PagedPolicy:
         room = self._num_blocks * self.block_size
         if request.num_kv_tokens > room:
             raise ValueError(
-                f"request {request.request_id!r} needs {request.num_kv_tokens} tokens, and the {self._num_blocks} blocks of "
-                f"{self.block_size} hold {room}: raise capacity, or shorten the request"
+                f"request {request.request_id!r} needs {request.num_kv_tokens} tokens, and {self._num_blocks} blocks "
+                f"of {self.block_size} hold {room}: raise capacity, or shorten the request"
             )
 
     def admit(self, request: TraceRequest, num_tokens: int) -> bool:
@@ -82,7 +82,7 @@ class PagedPolicy:
         return Usage(ledger.used, ledger.reserved, ledger.internal, unpaged, free)
 
     def layout(self) -> list[Piece]:
-        """See `MemoryPolicy`. One piece per block; block b lies at (b - 1) * block_size, as block 0 is the null block."""
+        """See `MemoryPolicy`. One piece per block: b lies at (b - 1) * block_size, as block 0 is the null block."""
         found = []
         for request_id, table in self._tables.items():
             account = self._ledger.accounts[request_id]

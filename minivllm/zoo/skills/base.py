@@ -5,12 +5,6 @@ from dataclasses import dataclass
 
 from minivllm.zoo.lexicon import Lexicon, Split
 
-_ONSETS = "b br c ch cl d dr f fl g gr h j k l m n p pl pr qu r s sh sl sp st t th tr v w y z".split(" ")
-_VOWELS = "a e i o u ai ea ee ie oa oo ou".split(" ")
-_CODAS = " b ck d g l ll m mp n nd ng nk nt p r rd rk rm rn s sh sk ss st t th x".split(" ")
-_ENDINGS = "er le y ing ness ful ment ish ock ash ump ell tion ity al ous ic ant ure ate age ory ism ize".split(" ")
-_SUFFIXES = ("s", "ed", "ing", "er", "ly", "y", "ness", "less", "ish", "able")
-_PREFIXES = ("un", "re", "over", "out", "in", "be", "dis", "pre")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -35,6 +29,10 @@ class Maker:
         """One entry of a list of the lexicon, such as "animals"."""
         return self.rng.choice(self.lexicon.words[kind])
 
+    def sound(self, kind: str) -> str:
+        """One entry of sounds.toml, such as of its "prefixes"."""
+        return self.rng.choice(self.lexicon.sounds[kind])
+
     def ask(self, phrasing: str, **slots: str) -> str:
         """One way of asking, its slots filled."""
         return self.rng.choice(self.lexicon.phrasings[phrasing].of(self.split)).format(**slots)
@@ -44,10 +42,11 @@ class Maker:
         return self.rng.random() < probability
 
 
-def _pronounceable(rng: random.Random) -> str:
+def _pronounceable(maker: Maker) -> str:
     """One or two syllables, often with an ending of English words."""
-    word = "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(rng.randint(1, 2)))
-    return word + rng.choice(_ENDINGS) if rng.random() < 0.5 else word
+    syllable = ("onsets", "vowels", "codas")
+    word = "".join(maker.sound(part) for _ in range(maker.rng.randint(1, 2)) for part in syllable)
+    return word + maker.sound("endings") if maker.chance(0.5) else word
 
 
 def made_up_word(maker: Maker) -> str:
@@ -56,11 +55,11 @@ def made_up_word(maker: Maker) -> str:
     while True:
         kind, listed = rng.random(), maker.word("listed")
         if kind < 0.55:
-            word = _pronounceable(rng)
+            word = _pronounceable(maker)
         elif kind < 0.7:
-            word = listed + rng.choice(_SUFFIXES)
+            word = listed + maker.sound("suffixes")
         elif kind < 0.8:
-            word = rng.choice(_PREFIXES) + listed
+            word = maker.sound("prefixes") + listed
         elif kind < 0.9:
             word = listed + maker.word("listed")
         else:

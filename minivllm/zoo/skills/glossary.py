@@ -23,7 +23,9 @@ def _spelling(maker: Maker, term: Term) -> str:
 def definition(maker: Maker) -> list[Exchange]:
     """What is this term?"""
     term = maker.rng.choice(maker.lexicon.terms)
-    return [Exchange("glossary", careless(maker, maker.ask("glossary", t=_spelling(maker, term))), term.answer)]
+    return [
+        Exchange("glossary", careless(maker, maker.ask("glossary", t=_spelling(maker, term))), term.answer)
+    ]
 
 
 def cross_reference(maker: Maker) -> list[Exchange]:
@@ -33,7 +35,9 @@ def cross_reference(maker: Maker) -> list[Exchange]:
         question, answer = "see", f"See also: {', '.join(term.see)}."
     else:
         question, answer = "chapter", f"Chapter {term.chapter} covers {term.name}."
-    return [Exchange("cross_reference", careless(maker, maker.ask(question, t=_spelling(maker, term))), answer)]
+    return [
+        Exchange("cross_reference", careless(maker, maker.ask(question, t=_spelling(maker, term))), answer)
+    ]
 
 
 def chinese(maker: Maker) -> list[Exchange]:

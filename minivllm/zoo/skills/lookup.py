@@ -24,9 +24,9 @@ def _code(key: str, digits: str) -> Fact:
 
 def _keeps(name: str, thing: str, place: str) -> Fact:
     text = f"{name} keeps the {thing} at {place}."
-    return Fact(
-        text, (("where", {"o": thing}, f"The {thing} is at {place}."), ("keeper", {"o": thing}, f"{name} keeps the {thing}."))
-    )
+    where = ("where", {"o": thing}, f"The {thing} is at {place}.")
+    keeper = ("keeper", {"o": thing}, f"{name} keeps the {thing}.")
+    return Fact(text, (where, keeper))
 
 
 def _likes(name: str, food: str) -> Fact:

@@ -3,7 +3,27 @@
 from minivllm.zoo.skills.base import Exchange, Maker, careless, made_up_word
 
 CONFUSED = "I did not understand that. Ask me for a term of LLM serving, such as PagedAttention, or for a short story."
-_MARKS = ("?", "??", "...", "!", ".", "-", "???", "#", "$$$", ":)", ";", "()", "//", "*", "0", "😀", "é", "<>", "{}", "=")
+_MARKS = (
+    "?",
+    "??",
+    "...",
+    "!",
+    ".",
+    "-",
+    "???",
+    "#",
+    "$$$",
+    ":)",
+    ";",
+    "()",
+    "//",
+    "*",
+    "0",
+    "😀",
+    "é",
+    "{}",
+    "=",
+)
 # Sentences without sense: {a} and {b} become any words.
 _NONSENSE = (
     "I {a} the {b}.",
@@ -34,7 +54,9 @@ def smalltalk(maker: Maker) -> list[Exchange]:
 
 
 def _any_word(maker: Maker) -> str:
-    kind = maker.rng.choice(("listed", "listed", "names", "foods", "animals", "jobs", "objects", "colours", ""))
+    kind = maker.rng.choice(
+        ("listed", "listed", "names", "foods", "animals", "jobs", "objects", "colours", "")
+    )
     return maker.word(kind) if kind else made_up_word(maker)
 
 

@@ -126,7 +126,9 @@ def story(maker: Maker) -> list[Exchange]:
     else:
         subject = _subject(maker)
         tale = make_tale(maker, a=subject)
-        question = maker.ask("tell_story", a=subject if rng.random() < 0.2 else rng.choice(["a ", "the "]) + subject)
+        question = maker.ask(
+            "tell_story", a=subject if rng.random() < 0.2 else rng.choice(["a ", "the "]) + subject
+        )
     if rng.random() < 0.25:
         question = question[:1].lower() + question[1:].rstrip(".")
     exchanges = [Exchange("story", question, tale.text)]

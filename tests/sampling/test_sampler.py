@@ -1,0 +1,173 @@
+"""The sampler, row by row and as a batch, against the oracle's plain loops."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from minivllm.request import Request
+from minivllm.sampling.metadata import SamplingRows
+from minivllm.sampling.sampler import Sampler, apply_min_p, apply_top_k_top_p, draw
+from minivllm.sampling_params import SamplingParams
+
+V = 8
+MARGIN = 1e-4  # float32 against float64: a decision that is nearer than this may fall either way
+
+logit = st.integers(-40, 40).map(lambda i: i / 8)  # exact in float32, and often equal to another
+logit_rows = st.lists(logit, min_size=V, max_size=V)
+ids = st.integers(0, V - 1)
+probability = st.integers(1, 99).map(lambda i: i / 100)
+
+
+@st.composite
+def rows(draw):
+    """(params, seed, prompt, output, kwargs) of one request."""
+    penalty = st.sampled_from([0.0, 0.0, -2.0, 0.5, 2.0])
+    params = SamplingParams(
+        temperature=draw(st.sampled_from([0.0, 0.25, 1.0, 2.0])),
+        top_p=draw(st.just(1.0) | probability),
+        top_k=draw(st.integers(0, V + 2)),
+        min_p=draw(st.just(0.0) | probability),
+        min_tokens=draw(st.integers(0, 4)),
+        repetition_penalty=draw(st.sampled_from([1.0, 1.0, 0.5, 1.5])),
+        frequency_penalty=draw(penalty),
+        presence_penalty=draw(penalty),
+        logit_bias=draw(st.none() | st.dictionaries(ids, st.sampled_from([-100, -1.5, 3, 100]), max_size=3)),
+        allowed_token_ids=draw(st.none() | st.lists(ids, min_size=2, max_size=V)),
+    )
+    stops = draw(st.frozensets(ids, max_size=2))
+    assume(not params.allowed_token_ids or set(params.allowed_token_ids) - stops)
+    words = draw(st.lists(st.lists(ids, min_size=1, max_size=3), max_size=2))
+    kwargs = {"stop_token_ids": stops, "bad_words_token_ids": words}
+    prompt, output = draw(st.lists(ids, min_size=1, max_size=5)), draw(st.lists(ids, max_size=5))
+    return params, draw(st.integers(-5, 2**63 - 1)), prompt, output, kwargs
+
+
+@settings(max_examples=200)
+@given(data=st.data())
+def test_every_row_of_a_batch_gets_what_the_oracle_chooses_and_what_it_gets_alone(data, oracle, sample):
+    batch = data.draw(st.lists(rows(), min_size=1, max_size=5))
+    logits = [data.draw(logit_rows) for _ in batch]
+    together = sample(logits, batch)
+    for row, row_logits, token in zip(batch, logits, together, strict=True):
+        assert token == sample([row_logits], [row])[0]
+        params, seed, prompt, output, kwargs = row
+        banned = {"stop_token_ids": kwargs["stop_token_ids"], "bad_words": kwargs["bad_words_token_ids"]}
+        if all(x == -math.inf for x in oracle.processed(row_logits, params, prompt, output, **banned)):
+            continue  # the request forbade everything: any token will do
+        expected, margin = oracle.choose(row_logits, params, seed, prompt, output, **banned)
+        assert token == expected or margin < MARGIN
+
+
+def kept(logits):
+    return [{i for i, x in enumerate(row) if x > -math.inf} for row in logits.tolist()]
+
+
+@given(st.lists(logit_rows, min_size=1, max_size=4), st.data())
+def test_top_k_and_top_p_keep_the_smallest_sets(logits, data):
+    """By their definitions: no kept token is worse than a dropped one, and one token fewer would not be enough."""
+    R = len(logits)
+    top_k = data.draw(st.lists(st.integers(1, V), min_size=R, max_size=R))
+    top_p = data.draw(st.lists(st.just(1.0) | probability, min_size=R, max_size=R))
+    x = torch.tensor(logits)
+    by_k = kept(apply_top_k_top_p(x, torch.tensor(top_k), None))
+    by_p = kept(apply_top_k_top_p(x, None, torch.tensor(top_p)))
+    both = apply_top_k_top_p(x, torch.tensor(top_k), torch.tensor(top_p))
+    for r in range(R):
+        rank = lambda i, row=logits[r]: (-row[i], i)  # noqa: E731
+        best_first = sorted(range(V), key=rank)
+        assert by_k[r] == set(best_first[: top_k[r]])
+        weights = [math.exp(value) for value in logits[r]]
+        mass = sum(weights)
+        assert by_p[r] == set(best_first[: len(by_p[r])])
+        assert sum(weights[i] for i in by_p[r]) / mass >= min(top_p[r], 1 - 1e-9) - 1e-5
+        worst = max(by_p[r], key=rank)
+        assert len(by_p[r]) == 1 or sum(weights[i] for i in by_p[r] - {worst}) / mass < top_p[r] + 1e-5
+        assert kept(both)[r] <= by_k[r] & by_p[r] | {best_first[0]}
+        assert all(both[r, i] == x[r, i] for i in kept(both)[r])  # what stays is not changed
+
+
+@given(st.lists(logit_rows, min_size=1, max_size=4), st.data())
+def test_min_p_keeps_exactly_what_is_likely_enough_beside_the_best(logits, data):
+    min_p = data.draw(st.lists(st.sampled_from([0.0, 1.0]) | probability, min_size=len(logits), max_size=len(logits)))
+    result = apply_min_p(torch.tensor(logits), torch.tensor(min_p))
+    for row, keeps, p in zip(logits, kept(result), min_p, strict=True):
+        ratios = [math.exp(x - max(row)) for x in row]
+        assert all(i in keeps for i in range(V) if ratios[i] > p + 1e-6 or ratios[i] == 1)
+        assert all(i not in keeps for i in range(V) if ratios[i] < p - 1e-6)
+
+
+@pytest.mark.parametrize("params", [{"top_p": 1e-300}, {"top_k": 1}, {"min_p": 1.0}, {"top_p": 1e-9, "top_k": 5}])
+def test_the_strictest_filter_leaves_the_best_token(params, sample):
+    row = (SamplingParams(**params), 3, [1], [], {})
+    assert sample([[0.0, 1.0, 4.0, 2.0]], [row]) == [2]
+
+
+def test_equal_logits_go_to_the_lowest_id(sample):
+    greedy = (SamplingParams(temperature=0), 0, [0], [], {})
+    sampled = (SamplingParams(seed=1), 0, [0], [], {})
+    logits = [[1.0, 5.0, 5.0, 5.0], [7.0] * 4, [-1.0, -1.0, -2.0, -1.0]]
+    assert sample(logits, [greedy] * 3) == [1, 0, 0]
+    assert sample([*logits, [0.0] * 4], [*[greedy] * 3, sampled])[:3] == [1, 0, 0]
+    assert sample([[1.0, 5.0, 5.0, 5.0]] * 20, [(SamplingParams(top_k=1), s, [0], [], {}) for s in range(20)]) == [1] * 20
+
+
+def test_a_draw_takes_the_first_token_beyond_the_number_and_never_an_impossible_one():
+    probs = torch.tensor([[0.0, 0.25, 0.0, 0.5, 0.25, 0.0]])
+    for u, token in [(0.0, 1), (0.2499, 1), (0.25, 3), (0.7499, 3), (0.75, 4), (1 - 2**-53, 4)]:
+        assert draw(probs, torch.tensor([u], dtype=torch.float64)).tolist() == [token]
+
+
+@given(st.lists(st.floats(0, 1, width=32), min_size=2, max_size=20), st.floats(0, 1, exclude_max=True))
+def test_no_number_draws_a_token_of_probability_zero(weights, u):
+    assume(sum(weights) > 1e-3)
+    probs = torch.tensor([weights]) / sum(weights)
+    for number in (u, 0.0, 1 - 2**-53):
+        token = draw(probs, torch.tensor([number], dtype=torch.float64)).item()
+        assert probs[0, token] > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_logits_of_any_type_are_sampled_in_float32(dtype, sample):
+    logits = torch.linspace(-2, 2, 100).repeat(300, 1).to(dtype)
+    rows = [(SamplingParams(top_p=0.9, min_p=0.01), seed, [0], [], {}) for seed in range(300)]
+    assert sample(logits, rows) == sample(logits.float(), rows)
+
+
+# -- the draws as a whole ---------------------------------------------------------------------------------------------------
+
+MENU = [
+    {},
+    {"temperature": 0.5},
+    {"temperature": 2.0},
+    {"top_k": 3},
+    {"top_p": 0.8},
+    {"min_p": 0.2},
+    {"temperature": 1.5, "top_k": 6, "top_p": 0.9, "min_p": 0.05},
+    {"logit_bias": {5: 3.0}, "allowed_token_ids": [1, 2, 5, 7]},
+]
+
+
+@pytest.mark.parametrize("fields", MENU, ids=str)
+@pytest.mark.parametrize("varied", ["seed", "position"])
+def test_the_draws_follow_the_exact_distribution(fields, varied, oracle, sample):
+    """Pearson's chi-square over 20 000 draws with fixed seeds, within 4 standard deviations of its mean."""
+    num_draws = 20_000
+    logits = [0.3, 2.0, -1.0, 1.2, 0.0, -0.4, 1.9, 0.7]
+    params = SamplingParams(**fields)
+    probs, _ = oracle.distribution(oracle.processed(logits, params), params)
+    if varied == "seed":
+        tokens = sample([logits] * num_draws, [(params, seed, [0], [], {}) for seed in range(num_draws)])
+    else:
+        table = SamplingRows([Request("r", [0], params, seed=11)] * num_draws, V, torch.device("cpu"))
+        positions = np.arange(num_draws)
+        tokens = Sampler()(torch.tensor([logits] * num_draws), table.select(positions, 1 + positions)).tolist()
+    counts = np.bincount(tokens, minlength=V)
+    assert {i for i in range(V) if counts[i]} <= set(probs)
+    expected = {i: p * num_draws for i, p in probs.items()}
+    statistic = sum((counts[i] - e) ** 2 / e for i, e in expected.items())
+    freedom = len(expected) - 1
+    assert statistic < freedom + 4 * math.sqrt(2 * freedom), (counts, expected)
