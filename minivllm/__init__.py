@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from minivllm.llm import LLM
     from minivllm.models import ModelRegistry
     from minivllm.outputs import CompletionOutput, RequestOutput
-    from minivllm.sampling_params import SamplingParams
+    from minivllm.sampling_params import BeamSearchParams, SamplingParams, StructuredOutputsParams
 
 _MODULE_OF = {
     "LLM": "minivllm.llm",
@@ -29,6 +29,8 @@ _MODULE_OF = {
     "ModelConfig": "minivllm.config",
     "ModelRegistry": "minivllm.models",
     "SamplingParams": "minivllm.sampling_params",
+    "BeamSearchParams": "minivllm.sampling_params",
+    "StructuredOutputsParams": "minivllm.sampling_params",
     "RequestOutput": "minivllm.outputs",
     "CompletionOutput": "minivllm.outputs",
 }
@@ -36,6 +38,7 @@ _MODULE_OF = {
 __all__ = [
     "LLM",
     "AsyncLLMEngine",
+    "BeamSearchParams",
     "CompletionOutput",
     "EngineConfig",
     "LLMEngine",
@@ -43,6 +46,7 @@ __all__ = [
     "ModelRegistry",
     "RequestOutput",
     "SamplingParams",
+    "StructuredOutputsParams",
     "__version__",
 ]
 

@@ -7,13 +7,14 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from minivllm.beam_search import BeamSearcher
 from minivllm.config import EngineConfig, ModelConfig, resolve_model
 from minivllm.core.kv_cache_manager import KVCacheManager
 from minivllm.core.scheduler import Scheduler, SchedulerConfig
-from minivllm.core.scheduler_output import SchedulerOutput
+from minivllm.core.scheduler_output import RequestUpdate, SchedulerOutput
 from minivllm.input_processor import InputProcessor, Prompt
 from minivllm.output_processor import OutputProcessor
 from minivllm.outputs import EngineStats, RequestOutput
@@ -22,6 +23,9 @@ from minivllm.sampling_params import BeamSearchParams, SamplingParams
 from minivllm.tokenizer import load_tokenizer
 from minivllm.worker.executor import Executor, UniprocExecutor
 from minivllm.worker.model_runner import ModelRunnerOutput
+
+if TYPE_CHECKING:
+    from minivllm.sampling.structured_output import StructuredOutputManager
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +68,7 @@ class LLMEngine:
         self.beam_searcher = BeamSearcher(
             self.scheduler, self.tokenizer, self.model_config.eos_token_ids, self.max_model_len
         )
+        self._grammars: StructuredOutputManager | None = None
         self._in_flight: deque[tuple[SchedulerOutput, Future[ModelRunnerOutput]]] = deque()
         self._num_requests = 0
         self._num_prompt_tokens = 0
@@ -107,11 +112,14 @@ class LLMEngine:
             return
         text, token_ids = self.input_processor.tokenize(prompt, params)
         self.input_processor.check(token_ids, params)
+        grammar = self._compile_grammar(params)
         requests = self.input_processor.make_requests(request_id, token_ids, params, self._num_requests)
         for request in requests:
             request.priority, request.cache_salt = priority, cache_salt
             request.deadline = None if timeout is None else request.arrival_time + timeout
         self.scheduler.add_requests(requests)
+        if grammar is not None:
+            self._structured_outputs().add(requests, grammar)
         self.output_processor.add(request_id, text, requests)
         self._num_requests += len(requests)
 
@@ -127,7 +135,7 @@ class LLMEngine:
         """Schedule, execute, update, output. Returns what is new to the callers; [] when there is nothing to do."""
         expired = self.scheduler.finish_expired(time.monotonic())
         if len(self._in_flight) < MAX_IN_FLIGHT and self.scheduler.has_work():
-            scheduler_output = self.scheduler.schedule()
+            scheduler_output = self._with_grammars(self.scheduler.schedule())
             self._in_flight.append((scheduler_output, self.executor.execute_model(scheduler_output)))
         if not self._in_flight:
             return self._finish(expired)
@@ -139,8 +147,41 @@ class LLMEngine:
         for request_id, stop in self.output_processor.take_in(sampled, output).items():
             for request in self.scheduler.finish_requests([request_id], RequestStatus.FINISHED_STOPPED):
                 request.stop_reason = stop
+        self._advance_grammars(sampled)
         beam_outputs = self.beam_searcher.take_in(output)
         return [*self._finish([*expired, *(update.request for update in sampled)]), *beam_outputs]
+
+    # -- structured output: llguidance is loaded when the first grammar comes ------------------------------------------
+
+    def _structured_outputs(self) -> StructuredOutputManager:
+        if self._grammars is None:
+            from minivllm.sampling.structured_output import StructuredOutputManager
+
+            if self.tokenizer is None:
+                raise ValueError("structured_outputs needs a tokenizer, and the model folder has none")
+            self._grammars = StructuredOutputManager(
+                self.tokenizer, self.model_config.vocab_size, self.model_config.eos_token_ids
+            )
+        return self._grammars
+
+    def _compile_grammar(self, params: SamplingParams) -> Any | None:
+        if params.structured_outputs is None:
+            return None
+        return self._structured_outputs().compile(params.structured_outputs)
+
+    def _with_grammars(self, scheduler_output: SchedulerOutput) -> SchedulerOutput:
+        if self._grammars is None:
+            return scheduler_output
+        bitmasks = self._grammars.bitmasks(scheduler_output.num_scheduled_tokens)
+        return replace(scheduler_output, grammar_bitmasks=bitmasks)
+
+    def _advance_grammars(self, updates: Sequence[RequestUpdate]) -> None:
+        if self._grammars is None:
+            return
+        complete = [u.request.request_id for u in updates if self._grammars.advance(u.request, u.new_token_ids)]
+        self.scheduler.finish_requests(complete, RequestStatus.FINISHED_STOPPED)
+
+    # -- the rest of the life of requests ------------------------------------------------------------------------------
 
     def has_unfinished_requests(self) -> bool:
         return self.scheduler.has_unfinished_requests() or bool(self._in_flight)
@@ -150,6 +191,8 @@ class LLMEngine:
         self.executor.shutdown()
 
     def _finish(self, requests: Sequence[Request]) -> list[RequestOutput]:
+        if self._grammars is not None:
+            self._grammars.discard(request for request in requests if request.status.is_finished)
         for request in requests:
             if request.status.finish_reason is not None:
                 self._finished[request.status.finish_reason] += 1

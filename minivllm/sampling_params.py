@@ -35,6 +35,45 @@ class RequestOutputKind(enum.Enum):
 
 
 @dataclass(frozen=True)
+class StructuredOutputsParams:
+    """The form that an output must have: exactly one of the fields.
+
+    Raises:
+        ValueError: none or several are set, or one is of the wrong type.
+    """
+
+    json: str | Mapping[str, Any] | None = None  # a JSON schema
+    regex: str | None = None
+    choice: Sequence[str] | None = None  # one of these texts
+    grammar: str | None = None  # in Lark's syntax
+    json_object: bool | None = None  # any JSON object
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.json_object, (bool, type(None))):
+            raise ValueError(f"structured_outputs.json_object must be True or left out, not {_show(self.json_object)}")
+        names = ("json", "regex", "choice", "grammar")
+        given = [name for name in names if getattr(self, name) is not None] + ["json_object"] * bool(self.json_object)
+        if len(given) != 1:
+            raise ValueError(
+                f"structured_outputs needs exactly one of {', '.join(names)}, json_object; it has {', '.join(given) or 'none'}"
+            )
+        for name in ("regex", "grammar"):
+            if not isinstance(getattr(self, name), (str, type(None))):
+                raise ValueError(f"structured_outputs.{name} must be a string, not {_show(getattr(self, name))}")
+        if not isinstance(self.json, (str, Mapping, type(None))):
+            raise ValueError(f"structured_outputs.json must be a JSON schema, not {_show(self.json)}")
+        if self.choice is not None:
+            object.__setattr__(self, "choice", _strings("structured_outputs.choice", self.choice))
+            if not self.choice or "" in self.choice:
+                raise ValueError("structured_outputs.choice must be a list of non-empty strings")
+
+    @property
+    def kind(self) -> str:
+        """The name of the field that is set."""
+        return next(name for name in ("json", "regex", "choice", "grammar", "json_object") if getattr(self, name))
+
+
+@dataclass(frozen=True)
 class SamplingParams:
     """Parameters of one request.
 
@@ -65,6 +104,7 @@ class SamplingParams:
     logit_bias: Mapping[int, float] | None = None
     allowed_token_ids: Sequence[int] | None = None
     bad_words: Sequence[str] | None = None
+    structured_outputs: StructuredOutputsParams | None = None
     truncate_prompt_tokens: int | None = None
     output_kind: RequestOutputKind = RequestOutputKind.CUMULATIVE
     extra_args: Mapping[str, Any] = field(default_factory=dict)
@@ -124,8 +164,19 @@ class SamplingParams:
                 raise ValueError(f"{name} must be True or False, not {_show(getattr(self, name))}")
         if not isinstance(self.output_kind, RequestOutputKind):
             raise ValueError(f"output_kind must be a RequestOutputKind, not {_show(self.output_kind)}")
+        self._check_structured_outputs()
         if not isinstance(self.extra_args, Mapping):
             raise ValueError(f"extra_args must be a dict, not {_show(self.extra_args)}")
+
+    def _check_structured_outputs(self) -> None:
+        """Other fields that forbid tokens could leave none that the grammar allows."""
+        if self.structured_outputs is None:
+            return
+        if not isinstance(self.structured_outputs, StructuredOutputsParams):
+            raise ValueError("structured_outputs must be a StructuredOutputsParams")
+        for name, off in (("min_tokens", 0), ("allowed_token_ids", None), ("bad_words", None)):
+            if getattr(self, name) != off:
+                raise ValueError(f"{name} cannot be combined with structured_outputs: together they may allow no token")
 
     def _check_lists(self) -> None:
         stop = (self.stop,) if isinstance(self.stop, str) else _strings("stop", self.stop)

@@ -37,6 +37,7 @@ class SchedulerOutput:
     block_operations: BlockOperations = BlockOperations()
     spec_token_ids: Mapping[str, Sequence[int]] = field(default_factory=dict)  # drafts among the scheduled tokens
     chosen_token_ids: Mapping[str, int] = field(default_factory=dict)  # last token of beams, in place of a sampled one
+    grammar_bitmasks: Mapping[str, bytes] = field(default_factory=dict)  # packed bits of the tokens that may follow
     preempted_request_ids: Sequence[str] = ()
     finished_request_ids: Sequence[str] = ()  # since the last step: the worker forgets them
 

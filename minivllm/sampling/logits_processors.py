@@ -39,6 +39,11 @@ def allow_only(logits: torch.Tensor, rows: torch.Tensor, allowed: Pairs) -> torc
     return logits.masked_fill(~keep, NEVER)
 
 
+def apply_grammar(logits: torch.Tensor, rows: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
+    """In `rows` [n], make every token impossible that `allowed` [n, V] does not have. logits [R, V] -> [R, V]."""
+    return logits.index_copy(0, rows, logits[rows].masked_fill(~allowed, NEVER))
+
+
 def add_bias(logits: torch.Tensor, pairs: Pairs, values: torch.Tensor) -> torch.Tensor:
     """Add `values` [n] to the logits of `pairs`. logits [R, V] -> [R, V]."""
     return logits.index_put(pairs, values, accumulate=True)

@@ -29,6 +29,7 @@ class SamplingMetadata:
     allowed: tuple[torch.Tensor, Pairs] | None = None  # the restricted rows, and what they may draw
     bias: tuple[Pairs, torch.Tensor] | None = None
     penalties: Penalties | None = None
+    grammar: tuple[torch.Tensor, torch.Tensor] | None = None  # rows [n] and what each may draw [n, V] bool
 
 
 class PairTable:

@@ -1,6 +1,6 @@
 """The sampler: one pass over the logits [R, V] of all rows, each with its own parameters.
 
-Order, as in vLLM: allowed and forbidden tokens, bias, penalties, then greedy pick or temperature, min-p, top-k, top-p, draw.
+Order, as in vLLM: the grammar's, allowed and forbidden tokens, bias, penalties, then greedy pick or temperature, min-p, top-k, top-p, draw.
 Sources: top-p is Holtzman et al., "The Curious Case of Neural Text Degeneration" (ICLR 2020); min-p is Nguyen et al. (2024).
 """
 
@@ -8,7 +8,14 @@ from __future__ import annotations
 
 import torch
 
-from minivllm.sampling.logits_processors import NEVER, add_bias, allow_only, apply_penalties, forbid
+from minivllm.sampling.logits_processors import (
+    NEVER,
+    add_bias,
+    allow_only,
+    apply_grammar,
+    apply_penalties,
+    forbid,
+)
 from minivllm.sampling.metadata import SamplingMetadata
 from minivllm.sampling.random import uniform
 
@@ -33,6 +40,8 @@ class Sampler:
         return torch.where(metadata.is_greedy, greedy, self._draw(logits, metadata))
 
     def _process(self, logits: torch.Tensor, metadata: SamplingMetadata) -> torch.Tensor:
+        if metadata.grammar is not None:
+            logits = apply_grammar(logits, *metadata.grammar)
         if metadata.allowed is not None:
             logits = allow_only(logits, *metadata.allowed)
         if metadata.forbidden is not None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from minivllm.config import ATTENTION_BACKENDS, DTYPES, LOAD_FORMATS, EngineConfig
+from minivllm.config import ATTENTION_BACKENDS, DTYPES, LOAD_FORMATS, EngineConfig, resolve_model
 from minivllm.serve.settings import ServerSettings
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
@@ -161,6 +161,7 @@ def _add_server_flags(group: argparse._ArgumentGroup) -> None:
 def _serve(engine_config: EngineConfig, settings: ServerSettings, arguments: dict[str, Any]) -> int:
     from minivllm.serve.server import bind, run_server  # --help needs none of this
 
+    resolve_model(engine_config.model)  # a misspelt name is told before torch is loaded, which takes seconds
     sock = bind(arguments["host"], arguments["port"])
     try:
         from minivllm.async_engine import AsyncLLMEngine

@@ -12,14 +12,14 @@ from typing import Any
 
 from minivllm.sim.arguments import build_parser
 from minivllm.sim.cost import KV_CAPACITY, CostModel
-from minivllm.sim.memory_report import MemoryResult, MemorySummary, expected_paged_waste, run_memory
+from minivllm.sim.memory_report import MemoryResult, run_memory
 from minivllm.sim.plot_memory import plot_memory, wants_layout
 from minivllm.sim.plot_schedule import plot_schedule
 from minivllm.sim.policies import make_policy
 from minivllm.sim.schedule import simulate_schedule
 from minivllm.sim.schedule_config import ScheduleConfig
 from minivllm.sim.schedule_report import round_log, schedule_json, summarize_schedule
-from minivllm.sim.tables import memory_table, paper_table, schedule_table
+from minivllm.sim.tables import describe, memory_text, schedule_table
 from minivllm.sim.trace import Trace, dataset_trace
 
 EXIT_OK, EXIT_USAGE = 0, 2
@@ -30,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code: 0, or 2 after one sentence on stderr."""
     options = build_parser().parse_args(argv)
     try:
+        if options.plot:
+            _check_can_plot(options.plot)
         trace = _trace(options)
         if options.save_trace:
             trace.save(options.save_trace)
@@ -54,103 +56,47 @@ def _trace(options: argparse.Namespace) -> Trace:
     )
 
 
-def _describe(trace: Trace) -> str:
-    return (
-        f"{trace.name}: {len(trace.requests)} requests, on average {trace.mean_prompt_len:.0f} tokens in and "
-        f"{trace.mean_output_len:.0f} out"
-    )
-
-
 def _write_json(path: str, content: dict[str, Any]) -> None:
     with open(path, "w", encoding="utf-8") as file:
         json.dump(content, file, allow_nan=False)
         file.write("\n")
 
 
-# -- memory --------------------------------------------------------------------------------------------------------
-
-
 def _run_memory(options: argparse.Namespace, trace: Trace) -> None:
-    if options.plot:
-        _check_can_plot(options.plot)
     results = [_memory_result(name, options, trace) for name in dict.fromkeys(options.policy)]
+    summaries = [result.summary for result in results]
     is_the_papers = trace.name == "sharegpt" and options.capacity == KV_CAPACITY
-    print(_memory_text(results, trace, options, is_the_papers))
+    print(memory_text(trace, summaries, options.block_size, with_paper=is_the_papers))
     if options.json:
         content = {"trace": trace.to_json(), "results": [result.to_json() for result in results]}
         _write_json(options.json, content)
     if options.plot:
-        plot_memory(
-            results,
-            options.plot,
-            f"KV cache of {options.capacity:,} tokens\n{_describe(trace)}",
-            is_the_papers,
-        )
+        title = f"KV cache of {options.capacity:,} tokens\n{describe(trace)}"
+        plot_memory(results, options.plot, title, with_paper=is_the_papers)
 
 
 def _memory_result(name: str, options: argparse.Namespace, trace: Trace) -> MemoryResult:
-    policy = make_policy(
-        name, options.capacity, block_size=options.block_size, max_model_len=options.max_model_len
-    )
+    size, length = options.block_size, options.max_model_len
     return run_memory(
         trace,
-        policy,
+        make_policy(name, options.capacity, block_size=size, max_model_len=length),
         step_time=options.step_time,
         max_num_seqs=options.max_num_seqs,
         keep_layout=wants_layout if options.plot else None,
     )
 
 
-def _memory_text(
-    results: Sequence[MemoryResult], trace: Trace, options: argparse.Namespace, is_the_papers: bool
-) -> str:
-    summaries = [result.summary for result in results]
-    steps = (
-        "in which requests waited"
-        if all(s.is_under_load for s in summaries)
-        else "of the run (nobody waited)"
-    )
-    parts = [
-        _describe(trace),
-        f"share of the {options.capacity:,} token slots, averaged over the steps {steps}:",
-    ]
-    parts.append(memory_table(summaries))
-    compared = paper_table(summaries) if is_the_papers else ""
-    if compared:
-        parts.append(
-            "in the classes of the PagedAttention paper, figure 2 (requests: figure 13a). The paper measured a real\n"
-            "system on the real lengths; these lengths are drawn, with the same means (see minivllm/sim/paper.py):"
-        )
-        parts.append(compared)
-    parts += [_paged_waste(summary, options.block_size) for summary in summaries if summary.policy == "paged"]
-    return "\n\n".join(parts)
-
-
-def _paged_waste(summary: MemorySummary, block_size: int) -> str:
-    live, waste = summary.mean_live_tokens, 100 * summary.waste_of_allocated
-    expected = 100 * expected_paged_waste(live, block_size)
-    return (
-        f"paged: {waste:.2f} % of the allocated slots are unwritten. A request has L = {live:.0f} tokens on average, and\n"
-        f"(B - 1) / 2 / (L + (B - 1) / 2) with B = {block_size} gives {expected:.2f} %."
-    )
-
-
-# -- schedule ------------------------------------------------------------------------------------------------------
-
-
 def _run_schedule(options: argparse.Namespace, trace: Trace) -> None:
-    if options.plot:
-        _check_can_plot(options.plot)
     results = [simulate_schedule(trace, config) for config in _schedule_configs(options)]
     if options.log:
         print("\n\n".join(f"{result.config.label}\n{round_log(result)}" for result in results))
     else:
-        print(f"{_describe(trace)}\n\n{schedule_table([summarize_schedule(result) for result in results])}")
+        print(f"{describe(trace)}\n\n{schedule_table([summarize_schedule(result) for result in results])}")
     if options.json:
         content = {"trace": trace.to_json(), "results": [schedule_json(result) for result in results]}
         _write_json(options.json, content)
     if options.plot:
-        plot_schedule(results, options.plot, _describe(trace))
+        plot_schedule(results, options.plot, describe(trace))
 
 
 def _schedule_configs(options: argparse.Namespace) -> list[ScheduleConfig]:

@@ -53,6 +53,7 @@ def plot_memory(
         _draw_map(axes, result.snapshots, result.summary.capacity)
         axes.set_title(result.summary.policy, fontsize=11)
         axes.set_xlabel("step")
+        axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.tick_params(labelleft=column == 0)
     if first is not None:
         first.set_ylabel("address, in tokens")
@@ -83,7 +84,8 @@ def _draw_bars(axes: Axes, results: Sequence[MemoryResult], with_paper: bool) ->
 
 
 def _tick(result: MemoryResult) -> str:
-    return f"{result.summary.policy}\n{result.summary.mean_running:.1f} requests"
+    more = "" if result.summary.is_under_load else ", nobody waited"
+    return f"{result.summary.policy}\n{result.summary.mean_running:.1f} requests{more}"
 
 
 def _label(axes: Axes, x: float, y: float, text: str, background: str) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_ROWS = 64  # requests in a Gantt chart: more lines than that cannot be told apart
+MAX_ROWS = 256  # requests in a Gantt chart: more lines than that cannot be told apart
 
 
 class Bar(NamedTuple):
@@ -55,14 +55,14 @@ def plot_schedule(results: Sequence[ScheduleResult], path: str | Path, title: st
     columns = len(results)
     figure = Figure(figsize=(max(9.0, 4.6 * columns), 10.0), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(3, 1, height_ratios=[2.3, 0.8, 0.9])
+    grid = figure.add_gridspec(2, 1, height_ratios=[3.1, 0.9])
     figure.suptitle(title, fontsize=13)
-    charts, slots = grid[0].subgridspec(1, columns), grid[1].subgridspec(1, columns)
-    end = max(result.steps[-1].end for result in results)
+    charts = grid[0].subgridspec(2, columns, height_ratios=[3, 1])
+    end = 1.01 * max(result.steps[-1].end for result in results)
     for column, result in enumerate(results):
         _draw_gantt(figure.add_subplot(charts[0, column]), result, end, is_first=column == 0)
-        _draw_slots(figure.add_subplot(slots[0, column]), result, end, is_first=column == 0)
-    _draw_latencies(figure, grid[2].subgridspec(1, 3), results)
+        _draw_slots(figure.add_subplot(charts[1, column]), result, end, is_first=column == 0)
+    _draw_latencies(figure, grid[1].subgridspec(1, 3), results)
     _add_legend(figure)
     figure.savefig(path, dpi=130)
 
@@ -71,16 +71,14 @@ def _draw_gantt(axes: Axes, result: ScheduleResult, end: float, is_first: bool) 
     rows = {request_id: row for row, request_id in enumerate(list(result.requests)[:MAX_ROWS])}
     bars = [bar for bar in gantt_bars(result) if bar.request_id in rows]
     for kind, style in REQUEST_STYLES.items():
-        height = 0.25 if kind == "waiting" else 0.8
+        height = 0.3 if kind == "waiting" else 0.86
         for bar in bars:
             if bar.kind == kind:
-                span = [(bar.start, bar.end - bar.start)]
-                axes.broken_barh(
-                    span, (rows[bar.request_id] - height / 2, height), facecolors=style.color, linewidth=0
-                )
+                low, span = rows[bar.request_id] - height / 2, [(bar.start, bar.end - bar.start)]
+                axes.broken_barh(span, (low, height), facecolors=style.color, linewidth=0, snap=False)
     lost = [(step.start, rows[i]) for step in result.steps for i in step.preempted if i in rows]
     axes.plot(
-        [x for x, _ in lost], [y for _, y in lost], "x", color=VERMILION, markersize=5, markeredgewidth=1.5
+        [x for x, _ in lost], [y for _, y in lost], "x", color=VERMILION, markersize=4, markeredgewidth=1.2
     )
     rate = summarize_schedule(result).output_tokens_per_second
     axes.set_title(f"{result.config.label}\n{rate:.0f} tokens/s", fontsize=11)
@@ -110,27 +108,35 @@ def _draw_slots(axes: Axes, result: ScheduleResult, end: float, is_first: bool) 
 
 def _draw_latencies(figure: Figure, grid: Any, results: Sequence[ScheduleResult]) -> None:
     summaries = [summarize_schedule(result) for result in results]
-    groups: list[tuple[str, list[Distribution | None]]] = [
-        ("time to first token, s", [s.ttft for s in summaries]),
-        ("between two tokens, s", [s.gap for s in summaries]),
-        ("arrival to last token, s", [s.e2e for s in summaries]),
+    groups: list[tuple[str, float, list[Distribution | None]]] = [
+        ("arrival to first token, s", 1, [s.ttft for s in summaries]),
+        ("between two tokens, ms", 1000, [s.gap for s in summaries]),
+        ("arrival to last token, s", 1, [s.e2e for s in summaries]),
     ]
-    for column, (name, distributions) in enumerate(groups):
+    for column, (name, scale, distributions) in enumerate(groups):
         axes = figure.add_subplot(grid[0, column])
         for row, values in enumerate(distributions):
-            if values is None:
-                continue
-            axes.barh(row, values.p99, 0.62, color=SKY_BLUE, hatch="//", edgecolor=WHITE)
-            axes.barh(row, values.p50, 0.62, color=BLUE)
-            axes.text(values.p99, row, f" {values.p50:.3g} / {values.p99:.3g}", va="center", fontsize=9)
-        axes.margins(x=0.45)
+            if values is not None:
+                _draw_latency(axes, row, scale * values.p50, scale * values.p99, scale * values.max)
+        axes.margins(x=0.75)
         axes.set_xlim(left=0)
         axes.set_ylim(len(results) - 0.4, -0.6)
-        axes.set_yticks(
-            range(len(results)), [s.label for s in summaries] if column == 0 else [""] * len(results)
-        )
+        axes.set_yticks(range(len(results)), [s.label if column == 0 else "" for s in summaries])
         axes.set_title(name, fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_latency(axes: Axes, row: int, p50: float, p99: float, most: float) -> None:
+    """Two bars, one over the other, and three numbers; the largest may be far away, so it is only written."""
+    axes.barh(row, p99, 0.62, color=SKY_BLUE, hatch="//", edgecolor=WHITE)
+    axes.barh(row, p50, 0.62, color=BLUE)
+    axes.text(
+        p99, row, " " + " / ".join(_short(value) for value in (p50, p99, most)), va="center", fontsize=9
+    )
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _add_legend(figure: Figure) -> None:
@@ -141,6 +147,10 @@ def _add_legend(figure: Figure) -> None:
         Patch(facecolor=style.color, label=style.label) for style in REQUEST_STYLES.values()
     ]
     handles.append(Line2D([], [], color=VERMILION, marker="x", linestyle="", label="preempted"))
-    handles.append(Patch(facecolor=BLUE, label="median"))
-    handles.append(Patch(facecolor=SKY_BLUE, hatch="//", edgecolor=WHITE, label="99th percentile"))
+    handles.append(Patch(facecolor=BLUE, label="median (first number)"))
+    handles.append(
+        Patch(
+            facecolor=SKY_BLUE, hatch="//", edgecolor=WHITE, label="99th percentile (second; third: the most)"
+        )
+    )
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=10)

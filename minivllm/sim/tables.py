@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from minivllm.sim.memory_report import MemorySummary
+from minivllm.sim.memory_report import MemorySummary, expected_paged_waste
 from minivllm.sim.paper import PAPER, REGROUPED, regroup
 from minivllm.sim.schedule_report import ScheduleSummary
 from minivllm.sim.stats import Distribution
+from minivllm.sim.trace import Trace
 from minivllm.sim.usage import CLASSES
 
 
@@ -22,18 +23,48 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(header), line(["-" * width for width in widths]), *map(line, rows)])
 
 
+def describe(trace: Trace) -> str:
+    """A trace in one line."""
+    return (
+        f"{trace.name}: {len(trace.requests)} requests, on average {trace.mean_prompt_len:.0f} tokens in and "
+        f"{trace.mean_output_len:.0f} out"
+    )
+
+
+def memory_text(trace: Trace, summaries: Sequence[MemorySummary], block_size: int, with_paper: bool) -> str:
+    """All that the command line says of memory policies; `with_paper`: beside the PagedAttention paper's figures."""
+    parts = [describe(trace), memory_table(summaries)]
+    if with_paper and (compared := paper_table(summaries)):
+        parts.append(
+            "In the classes of the PagedAttention paper, figure 2 (requests: figure 13a). The paper measured a real\n"
+            "system on the real lengths; these lengths are drawn, with the same means (see minivllm/sim/paper.py)."
+        )
+        parts.append(compared)
+    parts += [_paged_waste(summary, block_size) for summary in summaries if summary.policy == "paged"]
+    return "\n\n".join(parts)
+
+
 def memory_table(summaries: Sequence[MemorySummary]) -> str:
     """One row per policy: shares of the capacity in percent, requests in memory, preemptions."""
-    rows = [
-        [
-            s.policy,
-            *(f"{100 * s.shares[name]:.1f}" for name in CLASSES),
-            f"{s.mean_running:.1f}",
-            str(s.num_preemptions),
-        ]
-        for s in summaries
-    ]
-    return text_table(["policy", *(f"{name} %" for name in CLASSES), "requests", "preempted"], rows)
+    rows = []
+    for summary in summaries:
+        shares = [f"{100 * summary.shares[name]:.1f}" for name in CLASSES]
+        name = summary.policy if summary.is_under_load else f"{summary.policy} *"
+        rows.append([name, *shares, f"{summary.mean_running:.1f}", str(summary.num_preemptions)])
+    table = text_table(["policy", *(f"{name} %" for name in CLASSES), "requests", "preempted"], rows)
+    lines = [f"Shares of the {summaries[0].capacity:,} token slots, averaged while requests waited.", table]
+    if not all(summary.is_under_load for summary in summaries):
+        lines.append("* nobody ever waited: averaged over the whole run")
+    return "\n".join(lines)
+
+
+def _paged_waste(summary: MemorySummary, block_size: int) -> str:
+    live, waste = summary.mean_live_tokens, 100 * summary.waste_of_allocated
+    expected = 100 * expected_paged_waste(live, block_size)
+    return (
+        f"paged: {waste:.2f} % of the allocated slots are unwritten. A request has L = {live:.0f} tokens on average,\n"
+        f"and (B - 1) / 2 / (L + (B - 1) / 2) with B = {block_size} gives {expected:.2f} %."
+    )
 
 
 def paper_table(summaries: Sequence[MemorySummary]) -> str:

@@ -6,7 +6,8 @@ padded to the longest request, and nothing here loops over tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from minivllm.models.loader import load_model
 from minivllm.ops import attention_backend
 from minivllm.sampling.logprobs import TokenLogprobs, gather_logprobs
 from minivllm.sampling.metadata import SamplingRows
+from minivllm.sampling.bitmask import unpack_bitmasks
 from minivllm.sampling.sampler import Sampler
 from minivllm.worker.input_batch import InputBatch
 from minivllm.worker.kv_cache import allocate_kv_caches, move_blocks
@@ -91,7 +93,7 @@ class ModelRunner:
             self.kv_caches,
             metadata,
         )
-        output = self._sample(hidden, layout)
+        output = self._sample(hidden, layout, scheduler_output.grammar_bitmasks)
         output.prompt_logprobs.update(self._prompt_logprobs(hidden, layout))
         return output
 
@@ -154,7 +156,9 @@ class ModelRunner:
             block_size=block_size,
         )
 
-    def _sample(self, hidden: torch.Tensor, layout: _Layout) -> ModelRunnerOutput:
+    def _sample(
+        self, hidden: torch.Tensor, layout: _Layout, bitmasks: Mapping[str, bytes]
+    ) -> ModelRunnerOutput:
         """Logits and a token only for requests whose last known token was computed in this step."""
         batch = self.batch
         done = np.flatnonzero(layout.num_computed + layout.num_scheduled == batch.num_tokens[layout.rows])
@@ -164,11 +168,23 @@ class ModelRunner:
         last_token = torch.from_numpy(layout.query_start_loc[1:][done] - 1).to(self.device)
         logits = self.model.compute_logits(hidden[last_token])  # [n, V]
         metadata = self._rows_parameters().select(rows, batch.num_tokens[rows], batch.token_ids)
+        if bitmasks:
+            metadata = replace(metadata, grammar=self._grammar(rows, bitmasks))
         token_ids = self.sampler(logits, metadata)
         logprobs = self._logprobs(logits, token_ids, rows)
         batch.append_tokens(rows, token_ids.cpu().numpy())
         sampled = zip(rows, token_ids.tolist(), strict=True)
         return ModelRunnerOutput({batch.requests[row].request_id: [token_id] for row, token_id in sampled}, logprobs)
+
+    def _grammar(
+        self, rows: np.ndarray, bitmasks: Mapping[str, bytes]
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        ids = [self.batch.requests[row].request_id for row in rows]
+        bound = [index for index, request_id in enumerate(ids) if request_id in bitmasks]
+        if not bound:
+            return None
+        allowed = unpack_bitmasks([bitmasks[ids[index]] for index in bound], self.vocab_size)
+        return torch.tensor(bound, device=self.device), allowed.to(self.device)
 
     def _logprobs(self, logits: torch.Tensor, token_ids: torch.Tensor, rows: np.ndarray) -> dict[str, list[TokenLogprobs]]:
         requests = [self.batch.requests[row] for row in rows]

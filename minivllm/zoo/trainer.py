@@ -107,7 +107,8 @@ class Trainer:
         losses = torch.cat([job.result() for job in jobs])
         for replica in self.replicas[1 : len(jobs)]:  # in order, so that the sum is the same every time
             for weight, copied in zip(self.model.parameters(), replica.parameters(), strict=True):
-                weight.grad.add_(copied.grad)  # type: ignore[union-attr]
+                assert weight.grad is not None and copied.grad is not None
+                weight.grad += copied.grad
         return losses
 
     def _count(self, losses: torch.Tensor, skills: list[str]) -> None:

@@ -69,9 +69,7 @@ lengths = st.tuples(st.integers(1, 13), st.integers(0, 40))
     similar=st.sampled_from([1, 128]),
     seed=st.integers(0, 2**16),
 )
-def test_paged_equals_naive(
-    lens, block_size, kv_heads, groups, head_dim, window, max_slots, similar, seed
-):
+def test_paged_equals_naive(lens, block_size, kv_heads, groups, head_dim, window, max_slots, similar, seed):
     batch = make_batch(lens, block_size, kv_heads, groups, head_dim, seed)
     with pytest.MonkeyPatch.context() as patch:  # small limits: many groups
         patch.setitem(paged.MAX_GROUP_SLOTS, "cpu", max_slots)
@@ -128,7 +126,12 @@ def test_a_group_never_gathers_more_than_its_limit(monkeypatch):
     batch = make_batch([(1, 49)] * 20)
     monkeypatch.setitem(paged.MAX_GROUP_SLOTS, "cpu", 300)
     groups = build_plan(batch.metadata).groups
-    assert [len(group.seq_lens) for group in groups] == [5, 5, 5, 5]  # even shares of at most 300 // 50 requests
+    assert [len(group.seq_lens) for group in groups] == [
+        5,
+        5,
+        5,
+        5,
+    ]  # even shares of at most 300 // 50 requests
     assert all(len(group.context(None, torch.float32).slots) <= 300 for group in groups)
 
 

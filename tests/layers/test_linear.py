@@ -64,7 +64,10 @@ def test_merged_columns_keep_gate_beside_up_on_every_rank(size):
 def test_each_rank_has_the_kv_heads_that_its_query_heads_read(kv_heads, size):
     heads, head_dim, hidden = 4, 3, 5
     x = torch.randn(2, hidden)
-    full = {name: torch.randn(n * head_dim, hidden) for name, n in zip("qkv", (heads, kv_heads, kv_heads), strict=True)}
+    full = {
+        name: torch.randn(n * head_dim, hidden)
+        for name, n in zip("qkv", (heads, kv_heads, kv_heads), strict=True)
+    }
     biases = {name: torch.randn(len(weight)) for name, weight in full.items()}
     whole = {name: F.linear(x, full[name], biases[name]).unflatten(-1, (-1, head_dim)) for name in full}
     tensors = {f"a.{name}_proj.weight": weight for name, weight in full.items()}
@@ -82,7 +85,9 @@ def test_each_rank_has_the_kv_heads_that_its_query_heads_read(kv_heads, size):
 
 
 def test_what_does_not_divide_is_refused_with_its_name():
-    with pytest.raises(ValueError, match=r"tensor_parallel_size: num_attention_heads \(4\) does not divide by 3"):
+    with pytest.raises(
+        ValueError, match=r"tensor_parallel_size: num_attention_heads \(4\) does not divide by 3"
+    ):
         QKVParallelLinear(5, 2, 4, 4, bias=False, context=ranks(3)[0])
     with pytest.raises(ValueError, match=r"gate_proj features \(5\) does not divide by 2"):
         MergedColumnParallelLinear(4, {"gate_proj": 5}, bias=False, context=ranks(2)[0])

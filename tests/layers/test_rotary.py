@@ -21,7 +21,9 @@ SCALINGS = [
 ]
 
 
-@pytest.mark.parametrize("scaling", SCALINGS, ids=lambda scaling: f"{scaling['rope_type']}-{scaling['factor']:g}")
+@pytest.mark.parametrize(
+    "scaling", SCALINGS, ids=lambda scaling: f"{scaling['rope_type']}-{scaling['factor']:g}"
+)
 @pytest.mark.parametrize("head_dim", [32, 64])
 def test_frequencies_equal_transformers(scaling, head_dim):
     scaling = scaling | {"original_max_position_embeddings": 256}
@@ -51,7 +53,9 @@ def test_rotation_is_multiplication_by_a_unit_complex_number():
     got = ops.rotary(x, *rotary(positions))
     pairs = torch.complex(x[..., :4].double(), x[..., 4:].double())
     frequencies = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
-    turned = pairs * torch.polar(torch.ones(4, 4, dtype=torch.float64), positions[:, None] * frequencies)[:, None]
+    turned = (
+        pairs * torch.polar(torch.ones(4, 4, dtype=torch.float64), positions[:, None] * frequencies)[:, None]
+    )
     torch.testing.assert_close(got, torch.cat((turned.real, turned.imag), -1).float(), atol=1e-5, rtol=1e-5)
 
 
@@ -60,7 +64,9 @@ def test_scores_depend_on_the_distance_only():
     q, k = torch.randn(2, 1, 1, 16)
 
     def score(query_position: int, key_position: int) -> float:
-        rotated = [ops.rotary(x, *rotary(torch.tensor([p]))) for x, p in ((q, query_position), (k, key_position))]
+        rotated = [
+            ops.rotary(x, *rotary(torch.tensor([p]))) for x, p in ((q, query_position), (k, key_position))
+        ]
         return float((rotated[0] * rotated[1]).sum())
 
     assert score(9, 4) == pytest.approx(score(105, 100), abs=1e-4)

@@ -63,7 +63,9 @@ VARIANTS: dict[str, PreTrainedConfig] = {
     "llama-no-gqa-tied": LlamaConfig(**SMALL | {"num_key_value_heads": 4}, tie_word_embeddings=True),
     "llama-one-kv-head": LlamaConfig(**SMALL | {"num_key_value_heads": 1}),
     "llama-3-rope": LlamaConfig(**SMALL, rope_parameters=LLAMA3),
-    "llama-linear-rope": LlamaConfig(**SMALL, rope_parameters={"rope_type": "linear", "factor": 3.0, "rope_theta": 1e4}),
+    "llama-linear-rope": LlamaConfig(
+        **SMALL, rope_parameters={"rope_type": "linear", "factor": 3.0, "rope_theta": 1e4}
+    ),
     "llama-yarn-rope": LlamaConfig(**SMALL, rope_parameters=YARN),
     "llama-biases": LlamaConfig(**SMALL, attention_bias=True, mlp_bias=True),
     "llama-head-dim": LlamaConfig(**SMALL, head_dim=24),

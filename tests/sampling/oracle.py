@@ -46,7 +46,9 @@ def distribution(logits, params):
         limit = params.min_p * probs[ranked[0]]
         margin = min(abs(probs[i] - limit) for i in ranked[1:]) if len(ranked) > 1 else margin
         ranked = [i for i in ranked if probs[i] >= limit]
-    if params.top_k:
+    if 0 < params.top_k < len(ranked):
+        gap = probs[ranked[params.top_k - 1]] - probs[ranked[params.top_k]]
+        margin = min(margin, gap or math.inf)  # equals are told apart by their ids
         ranked = ranked[: params.top_k]
     if params.top_p < 1:
         mass = math.fsum(probs[i] for i in ranked)
