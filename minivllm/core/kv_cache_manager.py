@@ -67,6 +67,7 @@ class KVCacheManager:
         self.stats = PrefixCacheStats()
         self._tables: dict[str, BlockTable] = {}
         self._num_cached_blocks: dict[str, int] = {}  # leading blocks of the table that the prefix cache knows
+        self._num_filled_tokens: dict[str, int] = {}  # leading tokens that a step which has returned has computed
         self._hashes = RequestHashes(block_size)
         self._copies: list[tuple[int, int]] = []
 
@@ -215,8 +216,13 @@ class KVCacheManager:
         parent = request.fork_from
         if parent is None or parent.request_id not in self._tables:
             return False
-        # The sibling has sampled, so a step that computed the whole prompt has returned.
-        return parent.num_output_tokens > 0 and request.num_output_tokens == 0
+        num_shared = request.num_prompt_tokens - 1
+        if request.num_output_tokens > 0 or self._num_filled_tokens.get(parent.request_id, 0) < num_shared:
+            return False
+        first_seen = 0 if self.window is None else max(0, num_shared - self.window + 1)
+        table = self._tables[parent.request_id]
+        seen = table[first_seen // self.block_size : cdiv(num_shared, self.block_size)]
+        return all(block is not self.pool.null_block for block in seen)  # the sibling's window may have left some
 
     # -- sharing and caching ------------------------------------------------------------------------------------------
 
@@ -227,17 +233,18 @@ class KVCacheManager:
         figure 8 (vLLM v1 shares by prefix hash instead).
         """
         assert child.request_id not in self._tables, f"request {child.request_id} holds blocks already"
-        assert num_tokens <= parent.num_computed_tokens, "only computed tokens can be shared"
+        assert num_tokens <= self._num_filled_tokens[parent.request_id], "only computed tokens can be shared"
         table = BlockTable(self.block_size)
         table.append(self._tables[parent.request_id][: cdiv(num_tokens, self.block_size)])
         self.pool.touch(table)
         self._tables[child.request_id] = table
         cached = self._num_cached_blocks[parent.request_id]
         self._num_cached_blocks[child.request_id] = min(cached, num_tokens // self.block_size)
-        child.num_computed_tokens = num_tokens
+        self._num_filled_tokens[child.request_id] = child.num_computed_tokens = num_tokens
 
     def cache_blocks(self, request: Request, num_computed_tokens: int) -> None:
-        """Make the request's full blocks among its first `num_computed_tokens` computed tokens findable."""
+        """The request's first `num_computed_tokens` tokens are computed: its full blocks among them can be found now."""
+        self._num_filled_tokens[request.request_id] = num_computed_tokens
         num_full = num_computed_tokens // self.block_size
         num_cached = self._num_cached_blocks[request.request_id]
         if not self.enable_caching or num_full <= num_cached:
@@ -259,6 +266,7 @@ class KVCacheManager:
         """Give back everything the request holds (nothing, if it holds nothing). Tails are evicted before heads."""
         table = self._tables.pop(request.request_id, None)
         self._num_cached_blocks.pop(request.request_id, None)
+        self._num_filled_tokens.pop(request.request_id, None)
         if table is not None:
             self.pool.free_blocks(reversed(table))
 
@@ -287,6 +295,7 @@ class KVCacheManager:
         table.append([*computed_blocks, *targets])
         self._tables[request.request_id] = table
         self._num_cached_blocks[request.request_id] = len(computed_blocks)
+        self._num_filled_tokens[request.request_id] = request.num_computed_tokens
 
     def take_operations(self) -> BlockOperations:
         """The block copies that the next step must begin with; each is handed out once."""
@@ -302,4 +311,4 @@ class KVCacheManager:
 
 def _num_free(blocks: Sequence[KVCacheBlock]) -> int:
     """How many of `blocks` stand in the free queue, and would leave it when touched."""
-    return sum(block.ref_cnt == 0 for block in blocks)
+    return sum(block.next_free is not None for block in blocks)

@@ -233,7 +233,7 @@ class Scheduler:
         if num_computed is None:
             num_computed = request.num_computed_tokens
         owed = request.num_tokens_with_spec - num_computed
-        threshold = self.config.long_prefill_token_threshold
+        threshold = self.config.long_prefill_token_threshold if self.config.enable_chunked_prefill else 0
         if threshold > 0 and len(self.running) + len(self.waiting) > 1:
             owed = min(owed, threshold)
         return min(owed, budget, self.config.max_model_len - num_computed)

@@ -111,8 +111,8 @@ class Backend:
             token_ids = token_ids[-keep:] if request.truncation_side == "left" else token_ids[:keep]
         if len(token_ids) >= limit:
             raise bad_request(
-                f"{param} has {len(token_ids)} tokens; the context holds {limit}, one of them for the answer: shorten "
-                f"the {param} to {limit - 1} tokens, or set truncate_prompt_tokens",
+                f"{len(token_ids)} tokens are too many: the context holds {limit}, one of them for the answer. Shorten "
+                f"{param} to {limit - 1} tokens, or set truncate_prompt_tokens.",
                 param,
             )
         return token_ids

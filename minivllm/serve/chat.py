@@ -11,6 +11,7 @@ from minivllm.outputs import CompletionOutput, RequestOutput
 from minivllm.serve.backend import Backend, Job
 from minivllm.serve.disconnect import unless_disconnected
 from minivllm.serve.errors import bad_request
+from minivllm.serve.logprobs import chat_logprobs
 from minivllm.serve.protocol import (
     AssistantMessage,
     ChatChoice,
@@ -53,16 +54,17 @@ async def _answer(backend: Backend, body: ChatCompletionRequest) -> Response:
         return EventStream(_chunks(backend, body, job), job.abort)
     (output,) = await job.results()
     usage = backend.usage([output], sum(len(one.token_ids) for one in output.outputs))
-    choices = [_choice(one) for one in output.outputs]
+    choices = [_choice(one, body.top_logprobs or 0) for one in output.outputs]
     return json_response(
         ChatCompletionResponse(id=job.id, created=job.created, model=job.model, choices=choices, usage=usage)
     )
 
 
-def _choice(one: CompletionOutput) -> ChatChoice:
+def _choice(one: CompletionOutput, num_top_logprobs: int) -> ChatChoice:
     return ChatChoice(
         index=one.index,
         message=AssistantMessage(content=one.text),
+        logprobs=chat_logprobs(one, num_top_logprobs),
         finish_reason=one.finish_reason,
         stop_reason=one.stop_reason,
     )
@@ -87,6 +89,8 @@ async def _chunks(
         made = ChatChunkChoice(index=index, delta=said, logprobs=None, finish_reason=None)
         if one is not None and one.finish_reason:
             made.finish_reason, made.stop_reason = one.finish_reason, one.stop_reason
+        if one is not None:
+            made.logprobs = chat_logprobs(one, body.top_logprobs or 0)
         return made
 
     async for output in job.streams[0]:
@@ -97,7 +101,7 @@ async def _chunks(
         latest = output
         for one in output.outputs:
             num_tokens += len(one.token_ids)
-            if one.text or one.finish_reason:
+            if one.text or one.finish_reason or one.logprobs:
                 said = Delta(content=one.text)
                 yield chunk([delta(one.index, said, one)], body.usage_in_every_chunk)
     if body.include_usage:

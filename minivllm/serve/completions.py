@@ -7,11 +7,17 @@ from collections.abc import AsyncIterator
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from minivllm.outputs import RequestOutput
+from minivllm.outputs import CompletionOutput, Logprob, RequestOutput
 from minivllm.serve.backend import DEFAULT_MAX_TOKENS, Backend, Job
 from minivllm.serve.disconnect import unless_disconnected
 from minivllm.serve.errors import bad_request
-from minivllm.serve.protocol import CompletionChoice, CompletionRequest, CompletionResponse
+from minivllm.serve.logprobs import completion_logprobs
+from minivllm.serve.protocol import (
+    CompletionChoice,
+    CompletionLogprobs,
+    CompletionRequest,
+    CompletionResponse,
+)
 from minivllm.serve.streaming import EventStream, json_response, merged
 
 
@@ -32,22 +38,16 @@ async def _complete(backend: Backend, body: CompletionRequest) -> Response:
     backend.check_model(body.model)
     prompts = await _token_ids(backend, body)
     max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
-    params = backend.sampling_params(body, max_tokens, logprobs=body.logprobs)
-    echoed = await _echoed(backend, body)
+    prompt_logprobs = body.logprobs if body.echo else None
+    params = backend.sampling_params(
+        body, max_tokens, logprobs=body.logprobs, prompt_logprobs=prompt_logprobs
+    )
+    writer = ChoiceWriter(body.n or 1, await _echoed(backend, body))
     job = await backend.start("cmpl", prompts, [params] * len(prompts), body)
     if body.stream:
-        return EventStream(_chunks(backend, body, job, echoed), job.abort)
+        return EventStream(_chunks(backend, body, job, writer), job.abort)
     outputs = await job.results()
-    choices = [
-        CompletionChoice(
-            index=index * job.n + one.index,
-            text=echoed[index] + one.text,
-            finish_reason=one.finish_reason,
-            stop_reason=one.stop_reason,
-        )
-        for index, output in enumerate(outputs)
-        for one in output.outputs
-    ]
+    choices = [writer.write(i, output, one) for i, output in enumerate(outputs) for one in output.outputs]
     num_tokens = sum(len(one.token_ids) for output in outputs for one in output.outputs)
     usage = backend.usage(outputs, num_tokens)
     return json_response(
@@ -67,17 +67,51 @@ async def _token_ids(backend: Backend, body: CompletionRequest) -> list[list[int
     return [backend.fit(token_ids, body, "prompt") for token_ids in prompts]
 
 
-async def _echoed(backend: Backend, body: CompletionRequest) -> list[str]:
-    """What stands before each continuation: its prompt when `echo` is set, else nothing."""
+async def _echoed(backend: Backend, body: CompletionRequest) -> list[str | None]:
+    """What stands before the continuations of each prompt: the prompt when `echo` is set, else None."""
     if not body.echo:
-        return [""] * len(body.prompt)
+        return [None] * len(body.prompt)
     if body.max_tokens == 0:
         raise bad_request("max_tokens must be at least 1: scoring a prompt alone is not served", "max_tokens")
     return [p if isinstance(p, str) else await backend.renderer.decode(p) for p in body.prompt]
 
 
+class ChoiceWriter:
+    """Turns outputs into choices, whole or piece by piece; the first piece of a choice begins with the echo."""
+
+    def __init__(self, n: int, echoed: list[str | None]) -> None:
+        self._n = n
+        self._echoed = echoed
+        self._offsets: dict[int, int] = {}  # of choices that have begun: where their next text stands
+
+    def write(self, prompt_index: int, output: RequestOutput, one: CompletionOutput) -> CompletionChoice:
+        """What `one`, an output of the given prompt, adds to its choice."""
+        index = prompt_index * self._n + one.index
+        echo = self._echoed[prompt_index] if index not in self._offsets else None
+        choice = CompletionChoice(
+            index=index,
+            text=(echo or "") + one.text,
+            logprobs=self._logprobs(index, output, one, has_echo=echo is not None),
+            finish_reason=one.finish_reason,
+            stop_reason=one.stop_reason,
+        )
+        self._offsets[index] = self._offsets.get(index, 0) + len(choice.text)
+        return choice
+
+    def _logprobs(
+        self, index: int, output: RequestOutput, one: CompletionOutput, *, has_echo: bool
+    ) -> CompletionLogprobs | None:
+        if one.logprobs is None:
+            return None
+        token_ids = list(one.token_ids)
+        entries: list[dict[int, Logprob] | None] = list(one.logprobs)
+        if has_echo and output.prompt_logprobs is not None:
+            token_ids, entries = output.prompt_token_ids + token_ids, output.prompt_logprobs + entries
+        return completion_logprobs(token_ids, entries, self._offsets.get(index, 0))
+
+
 async def _chunks(
-    backend: Backend, body: CompletionRequest, job: Job, echoed: list[str]
+    backend: Backend, body: CompletionRequest, job: Job, writer: ChoiceWriter
 ) -> AsyncIterator[CompletionResponse]:
     latest: dict[int, RequestOutput] = {}
     num_tokens = 0
@@ -94,15 +128,8 @@ async def _chunks(
         latest[index] = output
         for one in output.outputs:
             num_tokens += len(one.token_ids)
-            text, echoed[index] = echoed[index] + one.text, ""
-            if text or one.finish_reason:
-                choice = CompletionChoice(
-                    index=index * job.n + one.index,
-                    text=text,
-                    logprobs=None,
-                    finish_reason=one.finish_reason,
-                    stop_reason=one.stop_reason,
-                )
+            choice = writer.write(index, output, one)
+            if choice.text or choice.finish_reason or choice.logprobs:
                 yield chunk([choice], body.usage_in_every_chunk)
     if body.include_usage:
         yield chunk([], True)

@@ -44,8 +44,8 @@ def health_router(backend: Backend) -> APIRouter:
             "is_alive": backend.engine.dead_error is None,
             "num_requests_running": stats.num_running_reqs,
             "num_requests_waiting": stats.num_waiting_reqs,
-            "kv_cache_usage_perc": stats.kv_cache_usage,
-            "num_gpu_blocks": stats.num_gpu_blocks,
+            "num_blocks_in_use": stats.num_gpu_blocks - 1 - stats.num_free_blocks,
+            "num_blocks": stats.num_gpu_blocks - 1,  # block 0 is the null block, which holds nothing
             "max_model_len": backend.engine.max_model_len,
             "default_temperature": backend.default_temperature,
         }

@@ -24,20 +24,21 @@ def _listed(descriptions: Mapping[str, str]) -> str:
 _MEMORY_EXAMPLES = """
 
 examples:
-  python -m minivllm.sim memory                         the paper's figure 2, in shape
-  python -m minivllm.sim memory --dataset short-chats --policy max paged --plot waste.png
+  python -m minivllm.sim memory                  the paper's figure 2, in shape
+  python -m minivllm.sim memory --dataset short-chats --plot waste.png
   python -m minivllm.sim memory --policy paged --block-size 64
 """
 
 _SCHEDULE_EXAMPLES = """
 
-A step takes a + b * tokens + c * context tokens read. The defaults are arithmetic for OPT-13B on an A100, see
-minivllm/sim/cost.py.
+A step takes a + b * tokens + c * context tokens read. The defaults are
+arithmetic for OPT-13B on an A100, see minivllm/sim/cost.py.
 
 examples:
-  python -m minivllm.sim schedule                       static against continuous batching
-  python -m minivllm.sim schedule --policy continuous --prefill whole chunked --max-num-batched-tokens 256 \\
-      --dataset long-prompts --rate 4                   what a long prompt does to everybody else
+  python -m minivllm.sim schedule                static against continuous batching
+  python -m minivllm.sim schedule --policy continuous --prefill whole chunked \\
+      --max-num-batched-tokens 256 --dataset long-prompts --rate 4
+                                                 how long prompts stall others
   python -m minivllm.sim schedule --num-requests 5 --max-num-seqs 4 --log
 """
 

@@ -8,9 +8,9 @@ from minivllm.core.scheduler import SchedulerConfig
 from minivllm.sim.cost import KV_CAPACITY, CostModel
 
 BATCHINGS = {
-    "static": "a batch is let in when the last one has left: what serving was before Orca",
-    "continuous": "requests join and leave at every step, first come, first served",
-    "shortest-first": "continuous, and whoever has the least work goes first",
+    "static": "a batch is let in when the last one has left",
+    "continuous": "requests join and leave at every step, first come first",
+    "shortest-first": "continuous, and whoever has the least work comes first",
 }
 
 

@@ -4,6 +4,7 @@ One row of training data is one conversation (or one plain text, for free comple
 alone, so that training can stop and go on anywhere without any stored data.
 """
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -84,8 +85,8 @@ def conversation(maker: Maker, num_tokens: int, mixture: Mixture) -> list[Exchan
     theme = rng.choices(names, [mixture.themes[name] for name in names])[0]
     exchanges: list[Exchange] = []
     if theme == "lookup":
-        num_facts = max(2, int(rng.uniform(0.08, 0.8) * num_tokens / 9))  # a fact takes about 9 tokens
-        exchanges = weave(maker, lookup.lookup(maker, num_facts, num_tokens // 25), mixture, 0.08)
+        exchanges = lookup.lookup(maker, _num_facts(rng, num_tokens), num_tokens // 25)
+        exchanges = weave(maker, exchanges, mixture, 0.08)
     elif theme == "reading":
         exchanges = weave(maker, stories.reading(maker, 7), mixture, 0.1)
     elif rng.random() < 0.45:
@@ -93,6 +94,12 @@ def conversation(maker: Maker, num_tokens: int, mixture: Mixture) -> list[Exchan
     while sum(map(_size, exchanges)) < num_tokens:
         exchanges += single(maker, mixture)
     return exchanges
+
+
+def _num_facts(rng: random.Random, num_tokens: int) -> int:
+    """How many facts a text gets: often few, so that looking up is learned at all, and up to 4/5 of the row."""
+    most = 0.8 * num_tokens / 9  # a fact takes about 9 tokens
+    return int(rng.uniform(2, most) if rng.random() < 0.4 else math.exp(rng.uniform(math.log(2), math.log(most))))
 
 
 def _size(exchange: Exchange) -> int:

@@ -145,9 +145,9 @@ class FakeEngine:
         used = sum(running.num_blocks for running in self._requests.values())
         return EngineStats(
             num_running_reqs=len(self._requests),
-            kv_cache_usage=used / NUM_BLOCKS,
+            kv_cache_usage=used / (NUM_BLOCKS - 1),
             num_gpu_blocks=NUM_BLOCKS,
-            num_free_blocks=NUM_BLOCKS - used,
+            num_free_blocks=NUM_BLOCKS - 1 - used,
             num_prompt_tokens=self._totals[0],
             num_generation_tokens=self._totals[1],
             finished=dict(self._finished),

@@ -250,7 +250,7 @@ async function refreshStatus() {
 }
 
 function showStatus(status) {
-  const { num_requests_running: active, num_requests_waiting: waiting, kv_cache_usage_perc: used } = status;
+  const { num_requests_running: active, num_requests_waiting: waiting } = status;
   $("kv").hidden = !status.is_alive;
   if (!status.is_alive) {
     $("status").className = "is-dead";
@@ -258,9 +258,11 @@ function showStatus(status) {
     return;
   }
   $("status").className = active + waiting ? "is-busy" : "is-idle";
-  $("status-text").textContent = active + " running · " + waiting + " waiting ·";
-  $("kv-bar").value = used;
-  $("kv-text").textContent = (100 * used).toFixed(1) + " %";
+  $("status-text").textContent = active + " running · " + waiting + " waiting";
+  const inUse = status.num_blocks_in_use;
+  $("kv-bar").max = status.num_blocks;
+  $("kv-bar").value = inUse && Math.max(inUse, status.num_blocks / 50); // a little is still seen
+  $("kv-text").textContent = inUse.toLocaleString("en") + " of " + status.num_blocks.toLocaleString("en") + " blocks";
   $("model").textContent = status.model;
   $("model").hidden = false;
   $("max-tokens").max = status.max_model_len;
@@ -319,5 +321,6 @@ $("key-form").addEventListener("submit", (event) => {
   submitQuestion();
 });
 document.addEventListener("visibilitychange", refreshStatus);
+if (matchMedia("(pointer: fine)").matches) $("question").focus(); // on a phone it would bring up the keyboard
 fitQuestion();
 refreshStatus();

@@ -13,14 +13,14 @@ from minivllm.sim.policies.paged import PagedPolicy
 __all__ = ["DESCRIPTIONS", "POLICIES", "make_policy"]
 
 DESCRIPTIONS = {
-    "max": "contiguous, max_model_len reserved for everyone; the paper's Orca (Max), on a buddy allocator",
-    "pow2": "contiguous, the answer rounded up to a power of two; Orca (Pow2), on a buddy allocator",
-    "oracle": "contiguous, the true length, which nobody knows; Orca (Oracle), on a buddy allocator",
-    "buddy": "contiguous, grown on demand: a full chunk is doubled, moved if it has to be",
-    "paged": "blocks on demand: PagedAttention, with the engine's own block pool",
-    "max-first-fit": "like max, on a first-fit allocator",
-    "pow2-first-fit": "like pow2, on a first-fit allocator",
-    "oracle-first-fit": "like oracle, on a first-fit allocator",
+    "max": "contiguous, max_model_len for everyone; the paper's Orca (Max)",
+    "pow2": "contiguous, answers rounded up to a power of two; Orca (Pow2)",
+    "oracle": "contiguous, the true length, which nobody knows; Orca (Oracle)",
+    "buddy": "contiguous, grown on demand: a full chunk is doubled",
+    "paged": "blocks on demand: PagedAttention, on the engine's block pool",
+    "max-first-fit": "max, on a first-fit allocator instead of a buddy allocator",
+    "pow2-first-fit": "pow2, likewise",
+    "oracle-first-fit": "oracle, likewise",
 }
 POLICIES = tuple(DESCRIPTIONS)
 _GUESSES: dict[str, Guess] = {"max": guess_max, "pow2": guess_pow2, "oracle": guess_oracle}

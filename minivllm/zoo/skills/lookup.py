@@ -17,8 +17,8 @@ class Fact:
     questions: tuple[tuple[str, dict[str, str], str], ...]
 
 
-def _code(key: str, digits: str) -> Fact:
-    text = f"The code for {key} is {digits}."
+def _code(key: str, code: str) -> Fact:
+    text = f"The code for {key} is {code}."
     return Fact(text, (("code", {"k": key}, text),))
 
 
@@ -64,7 +64,8 @@ def _facts(maker: Maker) -> Iterator[Fact]:
         elif kind == "lives" and animals:
             yield _lives(animals.pop(), maker.word("places"))
         elif keys:
-            yield _code(keys.pop(), "".join(rng.choice("0123456789") for _ in range(4)))
+            digits = "".join(rng.choice("0123456789") for _ in range(4))
+            yield _code(keys.pop(), digits if rng.random() < 0.5 else maker.word("listed"))
 
 
 def lookup(maker: Maker, num_facts: int, num_questions: int, skill: str = "lookup") -> list[Exchange]:

@@ -1,0 +1,278 @@
+"""The step simulator: limits kept, nobody lost, times that add up, and closed forms for static and continuous batching."""
+
+import heapq
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minivllm.sim.cost import KV_CAPACITY, CostModel
+from minivllm.sim.memory import simulate_memory
+from minivllm.sim.policies import make_policy
+from minivllm.sim.schedule import simulate_schedule
+from minivllm.sim.schedule_config import BATCHINGS, ScheduleConfig
+from minivllm.sim.schedule_report import schedule_json, summarize_schedule
+from minivllm.sim.stats import Distribution, percentile
+from minivllm.sim.trace import dataset_trace, fixed_trace
+
+UNIT = CostModel(per_step=1, per_token=0, per_context_token=0)  # a step takes a second: times count rounds
+SOME = settings(max_examples=40)
+LENGTHS = st.lists(st.tuples(st.integers(1, 20), st.integers(1, 12)), min_size=1, max_size=14)
+MAX_LEN = 32
+
+
+@st.composite
+def runs(draw):
+    """A trace and a set-up that holds it, often too small to hold all of it at once."""
+    lengths = draw(LENGTHS)
+    times = draw(st.lists(st.floats(0, 5), min_size=len(lengths), max_size=len(lengths)))
+    max_num_seqs = draw(st.integers(1, 6))
+    is_chunked = draw(st.booleans())
+    budget = draw(st.integers(max_num_seqs, 40)) if is_chunked else draw(st.integers(MAX_LEN, 48))
+    cost = CostModel(*(draw(st.floats(0.01, 1)) for _ in range(3)))
+    config = ScheduleConfig(
+        batching=draw(st.sampled_from(list(BATCHINGS))),
+        enable_chunked_prefill=is_chunked,
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=budget,
+        max_model_len=MAX_LEN,
+        capacity=draw(st.sampled_from([32, 50, 400])),
+        block_size=4,
+        cost=cost,
+    )
+    return fixed_trace(lengths, times), config
+
+
+@given(runs())
+def test_limits_are_kept_and_everybody_finishes(run):
+    trace, config = run
+    result = simulate_schedule(trace, config)
+    for step in result.steps:
+        assert len(step.num_tokens) <= config.max_num_seqs
+        if config.batching != "static":
+            assert sum(step.num_tokens.values()) <= config.max_num_batched_tokens
+        assert 0 <= step.kv_usage <= 1
+    finished = [request_id for step in result.steps for request_id in step.finished]
+    assert sorted(finished) == sorted(request.request_id for request in trace.requests)
+    for request in trace.requests:
+        record = result.requests[request.request_id]
+        assert len(record.token_times) == request.output_len
+        assert request.arrival <= record.first_scheduled < record.token_times[0]
+        assert record.num_preemptions == sum(request.request_id in step.preempted for step in result.steps)
+
+
+@given(runs())
+def test_the_clock_is_the_cost_model_and_nothing_else(run):
+    trace, config = run
+    result = simulate_schedule(trace, config)
+    computed, now = Counter(), 0.0
+    for step in result.steps:
+        for request_id in step.preempted:
+            computed[request_id] = 0
+        computed.update(step.num_tokens)
+        context = sum(computed[request_id] for request_id in step.num_tokens)
+        a, b, c = config.cost.per_step, config.cost.per_token, config.cost.per_context_token
+        expected = a + b * sum(step.num_tokens.values()) + c * context if step.num_tokens else 0
+        assert step.duration == pytest.approx(expected)
+        assert step.start >= now - 1e-9, "steps overlap"
+        if step.start > now + 1e-9:
+            assert any(step.start == request.arrival for request in trace.requests), (
+                "idle although there was work"
+            )
+        now = step.end
+
+
+@given(runs())
+def test_every_token_is_computed_once_for_each_life(run):
+    trace, config = run
+    result = simulate_schedule(trace, config)
+    total = sum(sum(step.num_tokens.values()) for step in result.steps)
+    needed = sum(request.num_kv_tokens for request in trace.requests)
+    has_preemptions = any(step.preempted for step in result.steps)
+    assert total >= needed if has_preemptions else total == needed
+
+
+@given(runs())
+def test_end_to_end_is_first_token_plus_the_rest_at_tpot(run):
+    trace, config = run
+    result = simulate_schedule(trace, config)
+    for record in result.requests.values():
+        n = record.request.output_len
+        assert record.e2e == pytest.approx(record.ttft + (n - 1) * (record.tpot or 0))
+        assert sum(record.gaps) == pytest.approx(record.e2e - record.ttft)
+        assert (record.tpot is None) == (n == 1)
+
+
+@given(runs())
+def test_a_prompt_is_whole_or_cut_as_asked(run):
+    trace, config = run
+    result = simulate_schedule(trace, config)
+    if config.enable_chunked_prefill or any(step.preempted for step in result.steps):
+        return
+    for request in trace.requests:
+        who = request.request_id
+        prefills = [step.num_tokens[who] for step in result.steps if who in step.prefill]
+        assert prefills == [request.prompt_len]
+
+
+@given(LENGTHS, st.integers(1, 5))
+def test_a_static_batch_lasts_as_long_as_its_longest_answer(lengths, max_num_seqs):
+    config = ScheduleConfig(batching="static", max_num_seqs=max_num_seqs, cost=UNIT)
+    result = simulate_schedule(fixed_trace(lengths), config)
+    batches = [lengths[i : i + max_num_seqs] for i in range(0, len(lengths), max_num_seqs)]
+    assert len(result.steps) == sum(max(output for _, output in batch) for batch in batches)
+    assert [len(step.admitted) for step in result.steps if step.admitted] == [len(batch) for batch in batches]
+
+
+@given(LENGTHS, st.integers(1, 5))
+def test_continuous_batching_is_list_scheduling(lengths, max_num_seqs):
+    """With room for all prompts, a request takes the first free slot for as many rounds as it has tokens."""
+    config = ScheduleConfig(batching="continuous", max_num_seqs=max_num_seqs, cost=UNIT)
+    result = simulate_schedule(fixed_trace(lengths), config)
+    free_at = [0] * max_num_seqs
+    ends = []
+    for _, output in lengths:
+        ends.append(heapq.heappop(free_at) + output)
+        heapq.heappush(free_at, ends[-1])
+    assert [record.token_times[-1] for record in result.requests.values()] == ends
+    summary = summarize_schedule(result)
+    assert summary.slot_utilization == pytest.approx(sum(o for _, o in lengths) / (max(ends) * max_num_seqs))
+
+
+@given(LENGTHS, st.integers(1, 5))
+def test_continuous_never_takes_more_rounds_than_static(lengths, max_num_seqs):
+    rounds = {
+        batching: len(
+            simulate_schedule(
+                fixed_trace(lengths), ScheduleConfig(batching=batching, max_num_seqs=max_num_seqs, cost=UNIT)
+            ).steps
+        )
+        for batching in ("static", "continuous")
+    }
+    assert rounds["continuous"] <= rounds["static"]
+
+
+@SOME
+@given(LENGTHS)
+def test_shortest_first_starts_in_order_of_work(lengths):
+    config = ScheduleConfig(batching="shortest-first", max_num_seqs=1, cost=UNIT)
+    result = simulate_schedule(fixed_trace(lengths), config)
+    order = [int(who[1:]) - 1 for step in result.steps for who in step.admitted]
+    assert order == sorted(range(len(lengths)), key=lambda i: (sum(lengths[i]), i))
+
+
+@given(LENGTHS, st.sampled_from([32, 40, 60]))
+def test_the_two_simulators_agree(lengths, capacity):
+    """The memory simulator re-states the scheduler's rules on its own; block by block both must do the same."""
+    trace = fixed_trace(lengths)
+    frames = list(simulate_memory(trace, make_policy("paged", capacity, block_size=4), step_time=1.0))
+    config = ScheduleConfig(
+        max_num_seqs=99, max_num_batched_tokens=9999, capacity=capacity, block_size=4, cost=UNIT
+    )
+    result = simulate_schedule(trace, config)
+    steps = [frame for frame in frames if frame.event == "step"]
+    num_blocks = capacity // 4
+    assert [frame.usage.allocated // 4 for frame in steps] == [
+        round(s.kv_usage * num_blocks) for s in result.steps
+    ]
+    assert [frame.num_running for frame in steps] == [len(step.num_tokens) for step in result.steps]
+    preempted = [(frame.step, frame.request_id) for frame in frames if frame.event == "preempt"]
+    assert preempted == [(i, who) for i, step in enumerate(result.steps) for who in step.preempted]
+    finished = {(frame.step, frame.request_id) for frame in frames if frame.event == "finish"}
+    assert finished == {(i, who) for i, step in enumerate(result.steps) for who in step.finished}
+
+
+def test_small_chunks_shorten_the_longest_gap_and_lengthen_the_wait_for_a_first_token():
+    """The trade of chunked prefill (Sarathi-Serve, OSDI 2024)."""
+    trace = dataset_trace("long-prompts", 80, rate=4)
+    whole, chunked = (
+        summarize_schedule(simulate_schedule(trace, config))
+        for config in (
+            ScheduleConfig(enable_chunked_prefill=False),
+            ScheduleConfig(enable_chunked_prefill=True, max_num_batched_tokens=256),
+        )
+    )
+    assert chunked.gap.max < whole.gap.max / 2
+    assert chunked.ttft.p99 > whole.ttft.p99
+    assert chunked.output_tokens_per_second == pytest.approx(whole.output_tokens_per_second, rel=0.02)
+
+
+def test_continuous_batching_wins_about_twice_on_sharegpt_lengths():
+    trace = dataset_trace("sharegpt", 120)
+    static, continuous = (
+        summarize_schedule(simulate_schedule(trace, ScheduleConfig(batching=batching)))
+        for batching in ("static", "continuous")
+    )
+    assert 1.6 < continuous.output_tokens_per_second / static.output_tokens_per_second < 3
+    assert continuous.slot_utilization > 2 * static.slot_utilization
+    assert continuous.ttft.p50 < static.ttft.p50
+
+
+def test_the_cost_of_a_step_by_hand():
+    cost = CostModel(per_step=10, per_token=2, per_context_token=0.5)
+    assert cost.step_time({"a": 3, "b": 1}, {"a": 0, "b": 7}) == 10 + 2 * 4 + 0.5 * (3 + 8)
+
+
+def test_the_default_costs_are_the_data_sheets_arithmetic():
+    cost = CostModel()
+    assert cost.per_step == pytest.approx(26e9 / 1555e9)
+    assert cost.per_token == pytest.approx(26e9 / 312e12)
+    assert cost.per_context_token == pytest.approx(819_200 / 1555e9)
+    assert KV_CAPACITY == 15_728 == 983 * 16
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30), st.floats(0, 100))
+def test_percentiles_are_numpys(values, percent):
+    assert percentile(values, percent) == pytest.approx(np.percentile(values, percent), abs=1e-6)
+
+
+def test_a_distribution_of_nothing_is_none():
+    assert Distribution.of([]) is None
+    assert Distribution.of([3.0]) == Distribution(3, 3, 3, 3, 3)
+    with pytest.raises(ValueError, match="percentile needs values"):
+        percentile([], 50)
+
+
+def test_json_tells_the_whole_story():
+    result = simulate_schedule(fixed_trace([(3, 2), (1, 1)]), ScheduleConfig(cost=UNIT))
+    data = schedule_json(result)
+    assert data["steps"][0]["num_tokens"] == {"r1": 3, "r2": 1}
+    assert data["steps"][0]["prefill"] == ["r1", "r2"] and data["steps"][1]["prefill"] == []
+    assert [request["finished"] for request in data["requests"]] == [2, 1]
+    assert data["summary"]["num_steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"batching": "dynamic"}, "batching must be one of static, continuous"),
+        ({"max_num_seqs": 0}, "max_num_seqs must be at least 1"),
+        ({"block_size": 0}, "block_size must be at least 1"),
+        ({"capacity": 8}, "must hold at least one block"),
+        ({"max_num_seqs": 4096}, "must be at least max_num_seqs"),
+        ({"enable_chunked_prefill": False, "max_num_batched_tokens": 512}, "must be at least max_model_len"),
+    ],
+)
+def test_a_set_up_that_cannot_be_gets_a_sentence(fields, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        ScheduleConfig(**fields)
+
+
+@pytest.mark.parametrize("constants", [(-1, 0, 0), (0, 0, 1), (float("inf"), 0, 0), (1, float("nan"), 0)])
+def test_costs_that_cannot_be_get_a_sentence(constants):
+    with pytest.raises(ValueError, match="per_"):
+        CostModel(*constants)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"max_model_len": 63}, "'r1' has 64 tokens, more than max_model_len"),
+        ({"capacity": 62, "block_size": 8}, "'r1' needs 63 tokens of KV cache, and the blocks hold 56"),
+    ],
+)
+def test_a_request_that_can_never_fit_is_refused_at_the_door(fields, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        simulate_schedule(fixed_trace([(32, 32)]), ScheduleConfig(**fields))
