@@ -31,7 +31,9 @@ class _Search:
 class BeamSearcher:
     """All beam searches under way."""
 
-    def __init__(self, scheduler: Scheduler, tokenizer: Any | None, eos_token_ids: Iterable[int], max_model_len: int) -> None:
+    def __init__(
+        self, scheduler: Scheduler, tokenizer: Any | None, eos_token_ids: Iterable[int], max_model_len: int
+    ) -> None:
         self.scheduler = scheduler
         self.tokenizer = tokenizer
         self.eos_token_ids = frozenset(eos_token_ids)
@@ -41,7 +43,14 @@ class BeamSearcher:
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._searches
 
-    def add(self, request_id: str, prompt: str | None, token_ids: list[int], params: BeamSearchParams, vocab_size: int) -> None:
+    def add(
+        self,
+        request_id: str,
+        prompt: str | None,
+        token_ids: list[int],
+        params: BeamSearchParams,
+        vocab_size: int,
+    ) -> None:
         """Queue a search.
 
         Raises:
@@ -92,8 +101,8 @@ class BeamSearcher:
         needed = params.beam_width * -(-num_tokens // block_size) * block_size
         if needed > room:
             raise ValueError(
-                f"{params.beam_width} beams of {num_tokens} tokens may take {needed} tokens of the KV cache, which holds "
-                f"{room}: lower beam_width or max_tokens, or give the engine more blocks"
+                f"{params.beam_width} beams of {num_tokens} tokens may take {needed} tokens of the KV cache, "
+                f"which holds {room}: lower beam_width or max_tokens, or give the engine more blocks"
             )
 
     def _expand(self, search: _Search) -> None:

@@ -1,4 +1,4 @@
-"""What a user may set about the engine, checked in one place. `ModelConfig` (what the model's own folder says) stands beside it.
+"""What a user may set about the engine, checked in one place. What the model's own folder says is in `ModelConfig`.
 
 The names, defaults and ranges are those of `vllm serve`; where a default differs, the field's comment says why.
 """
@@ -42,7 +42,9 @@ class EngineConfig:
     enforce_eager: bool = True  # no CUDA graphs yet: eager is all there is (vLLM: False)
     seed: int = 0  # of requests that bring none
 
-    max_model_len: int | None = None  # prompt + output tokens; None = the model's, or what the KV cache can hold
+    max_model_len: int | None = (
+        None  # prompt + output tokens; None = the model's, or what the KV cache can hold
+    )
     max_logprobs: int = 20
 
     block_size: int = 16  # tokens
@@ -56,9 +58,13 @@ class EngineConfig:
     enable_chunked_prefill: bool = True
     long_prefill_token_threshold: int = 0
     scheduling_policy: str = "fcfs"
-    enable_static_batching: bool = False  # what serving was before continuous batching; to compare (not in vLLM)
+    enable_static_batching: bool = (
+        False  # what serving was before continuous batching; to compare (not in vLLM)
+    )
     max_num_queued_reqs: int | None = None  # more waiting requests than this are refused
-    preemption_mode: str = "recompute"  # or swap or auto, which need swap_space (vLLM V0's; V1 only recomputes)
+    preemption_mode: str = (
+        "recompute"  # or swap or auto, which need swap_space (vLLM V0's; V1 only recomputes)
+    )
     swap_space: float = 0.0  # GiB of CPU memory for the blocks of preempted requests
 
     def __post_init__(self) -> None:
@@ -124,7 +130,12 @@ def _is_number(value: Any) -> bool:
 
 
 def _integer(name: str, value: Any, low: int, high: int | None = None) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int)
+        or value < low
+        or (high is not None and value > high)
+    ):
         limits = f"at least {low}" if high is None else f"in [{low}, {high}]"
         raise ValueError(f"{name} must be an integer {limits}, not {value!r}")
 

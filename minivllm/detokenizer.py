@@ -1,8 +1,9 @@
 """From token ids to text, as they come: no broken character, and stop strings found in the text.
 
-A token is not a piece of text: one character may be spread over several tokens, and some tokenizers decide about a space
-only when they see the neighbours. So each token is decoded together with a few before it: what this gives beyond the text
-that is out already is new, unless it ends in an unfinished character, which then waits for the next token.
+A token is not a piece of text: one character may be spread over several tokens, and some tokenizers decide about a
+space only when they see the neighbours. So each token is decoded together with a few before it: what this gives
+beyond the text that is out already is new, unless it ends in an unfinished character, which then waits for the next
+token.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any
 UNFINISHED = "\ufffd"  # what decoders put for bytes that are no character (yet)
 MAX_PENDING = 8  # tokens: no character is longer, so bytes that wait longer than this are broken for good
 MAX_WINDOW = 16  # tokens that are decoded at a time: the cost of a token does not grow with the text
-CONTEXT = range(4, 24)  # tokens of the prompt that the output is decoded after; more, if the cut falls into a character
+CONTEXT = range(
+    4, 24
+)  # tokens of the prompt that the output is decoded after; more, if the cut falls into a character
 
 
 class IncrementalDetokenizer:
@@ -29,7 +32,9 @@ class IncrementalDetokenizer:
         skip_special_tokens: leave markers such as <|im_end|> out of the text.
     """
 
-    def __init__(self, tokenizer: Any, prompt_token_ids: Sequence[int], skip_special_tokens: bool = True) -> None:
+    def __init__(
+        self, tokenizer: Any, prompt_token_ids: Sequence[int], skip_special_tokens: bool = True
+    ) -> None:
         self._tokenizer = tokenizer
         self._skip_special_tokens = skip_special_tokens
         self._ids: list[int] = []  # the window: tokens whose text is out, for context, and those that wait
@@ -96,7 +101,8 @@ class StopMatch:
 class StopStrings:
     """Looks for stop strings in growing text, and says how much of it may be shown already.
 
-    Text that might be the beginning of a stop string is held back from streams: the longest stop string's length minus one.
+    Text that might be the beginning of a stop string is held back from streams: the longest stop string's length
+    minus one.
     """
 
     def __init__(self, stop: Sequence[str], include_in_output: bool = False) -> None:

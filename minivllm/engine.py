@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_IN_FLIGHT = 1  # steps that may be under way at once; more needs an executor that returns before it has computed
+MAX_IN_FLIGHT = (
+    1  # steps that may be under way at once; more needs an executor that returns before it has computed
+)
 
 
 class LLMEngine:
@@ -91,12 +93,11 @@ class LLMEngine:
         """Queue a request.
 
         Args:
-            request_id: names it until it has finished.
-            prompt: text, token ids, or a dict with `prompt` or `prompt_token_ids`.
-            sampling_params: None = SamplingParams(); BeamSearchParams start a beam search, whose one output comes at its end.
-            priority: smaller is more urgent; only scheduling_policy "priority" looks at it.
-            cache_salt: shares prefix blocks only with requests of the same salt.
-            timeout: seconds after which it is aborted.
+            request_id: names it until it has finished. prompt: text, token ids, or a dict with `prompt` or
+            `prompt_token_ids`. sampling_params: None = SamplingParams(); BeamSearchParams start a beam search, whose
+            one output comes at its end. priority: smaller is more urgent; only scheduling_policy "priority" looks at
+            it. cache_salt: shares prefix blocks only with requests of the same salt. timeout: seconds after which it
+            is aborted.
 
         Raises:
             ValueError: the prompt or a parameter does not suit this model; nothing was queued.
@@ -178,7 +179,9 @@ class LLMEngine:
     def _advance_grammars(self, updates: Sequence[RequestUpdate]) -> None:
         if self._grammars is None:
             return
-        complete = [u.request.request_id for u in updates if self._grammars.advance(u.request, u.new_token_ids)]
+        complete = [
+            u.request.request_id for u in updates if self._grammars.advance(u.request, u.new_token_ids)
+        ]
         self.scheduler.finish_requests(complete, RequestStatus.FINISHED_STOPPED)
 
     # -- the rest of the life of requests ------------------------------------------------------------------------------
@@ -204,7 +207,9 @@ class LLMEngine:
     def _check_max_model_len(self) -> int:
         limit, asked = self.model_config.max_position_embeddings, self.config.max_model_len
         if asked is not None and asked > limit:
-            raise ValueError(f"max_model_len ({asked}) must be at most {limit}, the model's max_position_embeddings")
+            raise ValueError(
+                f"max_model_len ({asked}) must be at most {limit}, the model's max_position_embeddings"
+            )
         return asked or limit
 
     def _fit_max_model_len(self, wanted: int) -> int:
@@ -217,7 +222,9 @@ class LLMEngine:
                 f"max_model_len ({wanted}) does not fit: the KV cache holds {room} tokens; lower max_model_len, "
                 "or raise kv_cache_memory_bytes (num_gpu_blocks_override, if you set it)"
             )
-        logger.warning("max_model_len is lowered from %d to %d, which is what the KV cache holds", wanted, room)
+        logger.warning(
+            "max_model_len is lowered from %d to %d, which is what the KV cache holds", wanted, room
+        )
         return room
 
     def _scheduler_config(self) -> SchedulerConfig:

@@ -1,4 +1,4 @@
-"""What comes in: a prompt and parameters are tokenized, checked against the model, and become one Request per choice."""
+"""What comes in: prompt and parameters are tokenized, checked against the model, and become one Request per choice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from minivllm.request import Request
 from minivllm.sampling.random import derive_seed
 from minivllm.sampling_params import SamplingParams
 
-Prompt = str | Sequence[int] | Mapping[str, Any]  # text, token ids, {"prompt": text} or {"prompt_token_ids": ids}
+Prompt = (
+    str | Sequence[int] | Mapping[str, Any]
+)  # text, token ids, {"prompt": text} or {"prompt_token_ids": ids}
 
 
 class InputProcessor:
@@ -44,9 +46,13 @@ class InputProcessor:
             if self.tokenizer is None:
                 raise ValueError("prompt is text, but the model folder has no tokenizer: pass token ids")
             return prompt, self.tokenizer.encode(prompt)
-        if isinstance(prompt, Sequence) and all(isinstance(i, int) and not isinstance(i, bool) for i in prompt):
+        if isinstance(prompt, Sequence) and all(
+            isinstance(i, int) and not isinstance(i, bool) for i in prompt
+        ):
             return None, list(prompt)
-        raise ValueError("prompt must be a string, a list of token ids, or a dict with 'prompt' or 'prompt_token_ids'")
+        raise ValueError(
+            "prompt must be a string, a list of token ids, or a dict with 'prompt' or 'prompt_token_ids'"
+        )
 
     def check(self, token_ids: Sequence[int], params: SamplingParams) -> None:
         """Raises ValueError if the prompt or a parameter does not suit the model."""
@@ -60,17 +66,17 @@ class InputProcessor:
             )
         if params.min_tokens > self.max_model_len - len(token_ids):
             raise ValueError(
-                f"min_tokens ({params.min_tokens}) must not exceed {self.max_model_len - len(token_ids)}, which is what "
-                f"the prompt leaves of max_model_len {self.max_model_len}"
+                f"min_tokens ({params.min_tokens}) must not exceed {self.max_model_len - len(token_ids)}, "
+                f"which is what the prompt leaves of max_model_len {self.max_model_len}"
             )
         for name in ("stop_token_ids", "allowed_token_ids", "logit_bias"):
             self._check_ids(name, getattr(params, name) or ())
         self._check_logprobs(params)
         if params.bad_words and self.tokenizer is None:
             raise ValueError("bad_words needs a tokenizer, and the model folder has none: use logit_bias")
-        if params.min_tokens and params.allowed_token_ids is not None:
-            if set(params.allowed_token_ids) <= self._stop_token_ids(params):
-                raise ValueError("allowed_token_ids holds only tokens that end the text, which min_tokens forbids")
+        allowed = params.allowed_token_ids
+        if params.min_tokens and allowed is not None and self._stop_token_ids(params).issuperset(allowed):
+            raise ValueError("allowed_token_ids holds only tokens that end the text, which min_tokens forbids")
 
     def make_requests(
         self, request_id: str, token_ids: list[int], params: SamplingParams, number: int
@@ -87,7 +93,11 @@ class InputProcessor:
         bad_words = self._bad_words(params)
         requests: list[Request] = []
         for index in range(params.n):
-            seed = derive_seed(self.config.seed, number + index) if params.seed is None else _wrap(params.seed + index)
+            seed = (
+                derive_seed(self.config.seed, number + index)
+                if params.seed is None
+                else _wrap(params.seed + index)
+            )
             request = Request(
                 request_id=request_id if params.n == 1 else f"{index}_{request_id}",
                 prompt_token_ids=token_ids,
@@ -111,7 +121,9 @@ class InputProcessor:
     def _check_ids(self, name: str, token_ids: Iterable[int]) -> None:
         for token_id in token_ids:
             if not 0 <= token_id < self.vocab_size:
-                raise ValueError(f"{name} holds token id {token_id}, and the model's ids are 0..{self.vocab_size - 1}")
+                raise ValueError(
+                    f"{name} holds token id {token_id}, and the model's ids are 0..{self.vocab_size - 1}"
+                )
 
     def _check_logprobs(self, params: SamplingParams) -> None:
         most = self.vocab_size if self.config.max_logprobs == -1 else self.config.max_logprobs

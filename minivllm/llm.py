@@ -132,12 +132,17 @@ class LLM:
     def _render(self, messages: Any, chat_template: str | None, add_generation_prompt: bool) -> list[int]:
         tokenizer = self.get_tokenizer()
         if tokenizer is None or not (chat_template or tokenizer.chat_template):
-            raise ValueError("chat needs a chat template, and this model's tokenizer has none: pass chat_template")
+            raise ValueError(
+                "chat needs a chat template, and this model's tokenizer has none: pass chat_template"
+            )
         for message in messages:
             if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
                 raise ValueError("every message must be a dict with 'role' and 'content'")
         text = tokenizer.apply_chat_template(
-            list(messages), chat_template=chat_template, add_generation_prompt=add_generation_prompt, tokenize=False
+            list(messages),
+            chat_template=chat_template,
+            add_generation_prompt=add_generation_prompt,
+            tokenize=False,
         )
         return tokenizer.encode(text, add_special_tokens=False)
 
@@ -147,7 +152,9 @@ class LLM:
         if isinstance(params, SamplingParams):
             return [params] * count
         if len(params) != count:
-            raise ValueError(f"sampling_params has {len(params)} entries for {count} prompts: give one, or one for each")
+            raise ValueError(
+                f"sampling_params has {len(params)} entries for {count} prompts: give one, or one for each"
+            )
         return list(params)
 
     def _run(self, total: int, use_tqdm: bool) -> dict[str, RequestOutput]:

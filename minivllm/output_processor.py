@@ -1,4 +1,4 @@
-"""From sampled tokens to RequestOutputs: text, stop strings, log-probabilities, and what each caller wants to see of it."""
+"""From sampled tokens to RequestOutputs: text, stop strings, log-probabilities, and what each caller sees of it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ class ChoiceState:
         self.stop_strings = StopStrings(params.stop or (), params.include_stop_str_in_output)
         self.detokenizer = None
         if params.detokenize and tokenizer is not None:
-            self.detokenizer = IncrementalDetokenizer(tokenizer, request.prompt_token_ids, params.skip_special_tokens)
+            self.detokenizer = IncrementalDetokenizer(
+                tokenizer, request.prompt_token_ids, params.skip_special_tokens
+            )
         self.logprobs: list[dict[int, Logprob]] | None = None if params.logprobs is None else []
         self.cumulative_logprob = 0.0
         self.stop_at: int | None = None  # a stop string cut the text here
@@ -56,7 +58,10 @@ class ChoiceState:
         is_delta = kind is RequestOutputKind.DELTA
         text_end = self._visible_text_end(request.status.is_finished)
         text_start, token_start = (self._num_chars_sent, self._num_tokens_sent) if is_delta else (0, 0)
-        self._num_chars_sent, self._num_tokens_sent = max(text_end, self._num_chars_sent), request.num_output_tokens
+        self._num_chars_sent, self._num_tokens_sent = (
+            max(text_end, self._num_chars_sent),
+            request.num_output_tokens,
+        )
         self.is_done = request.status.is_finished
         return CompletionOutput(
             index=request.index,
@@ -86,7 +91,9 @@ class CallState:
     choices: list[ChoiceState]
     first_token_time: float | None = None
     prompt_logprobs: list[dict[int, Logprob] | None] | None = None
-    pending: list[ChoiceState] = field(default_factory=list)  # choices with something new since the last output
+    pending: list[ChoiceState] = field(
+        default_factory=list
+    )  # choices with something new since the last output
 
     @property
     def first(self) -> Request:
@@ -153,7 +160,9 @@ class OutputProcessor:
         for update in updates:
             request = update.request
             choice = self._choice(request)
-            self._take_in_logprobs(choice, output.logprobs.get(request.request_id, ()), len(update.new_token_ids))
+            self._take_in_logprobs(
+                choice, output.logprobs.get(request.request_id, ()), len(update.new_token_ids)
+            )
             stop = choice.append(update.new_token_ids)
             if stop is not None and not request.status.is_finished:
                 stopped[request.request_id] = stop
@@ -184,7 +193,9 @@ class OutputProcessor:
             call.first_token_time = time.monotonic()
         return call.choices[request.index]
 
-    def _take_in_logprobs(self, choice: ChoiceState, entries: Sequence[TokenLogprobs], num_tokens: int) -> None:
+    def _take_in_logprobs(
+        self, choice: ChoiceState, entries: Sequence[TokenLogprobs], num_tokens: int
+    ) -> None:
         for entry in entries[:num_tokens]:
             assert choice.logprobs is not None
             choice.logprobs.append(self._logprobs_by_token(entry))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+
 @dataclass(frozen=True)
 class Logprob:
     """The model's own log-probability of a token at one position, before temperature and penalties."""
@@ -54,7 +55,9 @@ class RequestOutput:
     prompt_token_ids: list[int]
     outputs: list[CompletionOutput]
     finished: bool
-    prompt_logprobs: list[dict[int, Logprob] | None] | None = None  # None for the first token: nothing precedes it
+    prompt_logprobs: list[dict[int, Logprob] | None] | None = (
+        None  # None for the first token: nothing precedes it
+    )
     metrics: RequestMetrics | None = None
     lora_request: None = None
     num_cached_tokens: int = 0  # prompt tokens whose keys and values came from the prefix cache

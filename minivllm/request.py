@@ -42,7 +42,9 @@ class Request:
     request_id: str
     prompt_token_ids: Sequence[int]
     sampling_params: SamplingParams
-    stop_token_ids: frozenset[int] = frozenset()  # any of them ends the request (end of sequence and the user's own)
+    stop_token_ids: frozenset[int] = (
+        frozenset()
+    )  # any of them ends the request (end of sequence and the user's own)
     max_tokens: int = 16  # resolved: what the user asked for, clipped to the context
     seed: int = 0  # resolved: the user's, or drawn from the engine's
     bad_words_token_ids: Sequence[Sequence[int]] = ()

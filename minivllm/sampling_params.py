@@ -1,7 +1,8 @@
-"""SamplingParams: how the next token is chosen and when to stop. vLLM's fields, defaults and ranges; checked on construction.
+"""How the next token is chosen and when to stop: vLLM's fields, defaults and ranges, checked on construction.
 
-Every field is checked here once, so that nothing behind this door meets a NaN, a bool posing as a number, or a value out
-of range. What depends on the model (ids inside the vocabulary, room in the context) is checked by `LLMEngine.add_request`.
+Every field is checked here once, so that nothing behind this door meets a NaN, a bool posing as a number, or a value
+out of range. What depends on the model (ids inside the vocabulary, room in the context) is checked by
+`LLMEngine.add_request`.
 """
 
 from __future__ import annotations
@@ -50,16 +51,23 @@ class StructuredOutputsParams:
 
     def __post_init__(self) -> None:
         if not isinstance(self.json_object, (bool, type(None))):
-            raise ValueError(f"structured_outputs.json_object must be True or left out, not {_show(self.json_object)}")
+            raise ValueError(
+                f"structured_outputs.json_object must be True or left out, not {_show(self.json_object)}"
+            )
         names = ("json", "regex", "choice", "grammar")
-        given = [name for name in names if getattr(self, name) is not None] + ["json_object"] * bool(self.json_object)
+        given = [name for name in names if getattr(self, name) is not None] + ["json_object"] * bool(
+            self.json_object
+        )
         if len(given) != 1:
             raise ValueError(
-                f"structured_outputs needs exactly one of {', '.join(names)}, json_object; it has {', '.join(given) or 'none'}"
+                f"structured_outputs needs exactly one of {', '.join(names)}, json_object; "
+                f"it has {', '.join(given) or 'none'}"
             )
         for name in ("regex", "grammar"):
             if not isinstance(getattr(self, name), (str, type(None))):
-                raise ValueError(f"structured_outputs.{name} must be a string, not {_show(getattr(self, name))}")
+                raise ValueError(
+                    f"structured_outputs.{name} must be a string, not {_show(getattr(self, name))}"
+                )
         if not isinstance(self.json, (str, Mapping, type(None))):
             raise ValueError(f"structured_outputs.json must be a JSON schema, not {_show(self.json)}")
         if self.choice is not None:
@@ -70,7 +78,9 @@ class StructuredOutputsParams:
     @property
     def kind(self) -> str:
         """The name of the field that is set."""
-        return next(name for name in ("json", "regex", "choice", "grammar", "json_object") if getattr(self, name))
+        return next(
+            name for name in ("json", "regex", "choice", "grammar", "json_object") if getattr(self, name)
+        )
 
 
 @dataclass(frozen=True)
@@ -116,7 +126,9 @@ class SamplingParams:
         self._check_lists()
         if self.is_greedy:
             if self.n > 1:
-                raise ValueError(f"n must be 1 with greedy sampling (temperature 0): all {self.n} outputs would be equal")
+                raise ValueError(
+                    f"n must be 1 with greedy sampling (temperature 0): all {self.n} outputs would be equal"
+                )
             self._set(temperature=0.0, top_p=1.0, top_k=0, min_p=0.0)
         elif self.temperature < MIN_TEMPERATURE:
             self._set(temperature=MIN_TEMPERATURE)
@@ -176,7 +188,9 @@ class SamplingParams:
             raise ValueError("structured_outputs must be a StructuredOutputsParams")
         for name, off in (("min_tokens", 0), ("allowed_token_ids", None), ("bad_words", None)):
             if getattr(self, name) != off:
-                raise ValueError(f"{name} cannot be combined with structured_outputs: together they may allow no token")
+                raise ValueError(
+                    f"{name} cannot be combined with structured_outputs: together they may allow no token"
+                )
 
     def _check_lists(self) -> None:
         stop = (self.stop,) if isinstance(self.stop, str) else _strings("stop", self.stop)
@@ -221,7 +235,9 @@ class BeamSearchParams:
 def _number(name: str, value: Any, low: float, high: float, *, low_open: bool = False) -> None:
     """Raise unless `value` is a finite number in [low, high], or (low, high] with `low_open`."""
     inside = isinstance(value, (int, float)) and not isinstance(value, bool)
-    inside = inside and abs(value) <= sys.float_info.max  # neither infinite, nor NaN, nor an int that no float holds
+    inside = (
+        inside and abs(value) <= sys.float_info.max
+    )  # neither infinite, nor NaN, nor an int that no float holds
     inside = inside and (low < value if low_open else low <= value) and value <= high
     if not inside:
         interval = f"{'(' if low_open else '['}{low}, {high}{')' if high == math.inf else ']'}"
@@ -249,7 +265,11 @@ def _token_ids(name: str, values: Any) -> tuple[int, ...]:
 def _strings(name: str, values: Any) -> tuple[str, ...]:
     if values is None:
         return ()
-    if isinstance(values, str) or not isinstance(values, Sequence) or not all(isinstance(v, str) for v in values):
+    if (
+        isinstance(values, str)
+        or not isinstance(values, Sequence)
+        or not all(isinstance(v, str) for v in values)
+    ):
         raise ValueError(f"{name} must be a list of strings, not {_show(values)}")
     return tuple(values)
 

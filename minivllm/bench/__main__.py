@@ -1,22 +1,34 @@
-"""`python -m minivllm.bench COMMAND`: the measurements."""
+"""`python -m minivllm.bench COMMAND`: the measurements behind our figures."""
 
 from __future__ import annotations
 
 import argparse
 
-from minivllm.bench import throughput
+from minivllm.bench import kv_waste, prefix_caching, report, scheduler_cost, sharing, throughput
 
-COMMANDS = {"throughput": throughput}
+COMMANDS = {
+    "throughput": throughput,
+    "kv-waste": kv_waste,
+    "prefix-caching": prefix_caching,
+    "sharing": sharing,
+    "scheduler-cost": scheduler_cost,
+}
 
 
 def main() -> None:
-    """Parse the command line and run one benchmark."""
+    """Parse the command line, run one benchmark, and save its result if asked to."""
     parser = argparse.ArgumentParser(prog="python -m minivllm.bench", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, module in COMMANDS.items():
-        module.add_arguments(commands.add_parser(name, help=module.__doc__, description=module.__doc__))
+        summary = (module.__doc__ or "").splitlines()[0]
+        command = commands.add_parser(name, help=summary, description=module.__doc__)
+        module.add_arguments(command)
+        command.add_argument("--save", action="store_true", help=f"write minivllm/bench/results/{name}.json")
+        command.add_argument("--json", metavar="PATH", help="write the result there")
     args = parser.parse_args()
-    COMMANDS[args.command].run(args)
+    result = COMMANDS[args.command].run(args)
+    if args.save or args.json:
+        print("written:", report.save(args.command, result, args.json))
 
 
 if __name__ == "__main__":

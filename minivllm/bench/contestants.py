@@ -1,4 +1,4 @@
-"""Who is measured: our engine, and transformers' generate in the ways that people use it. All greedy, exact output lengths."""
+"""Who is measured: our engine, and transformers' generate as people use it. All greedy, with exact output lengths."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ def minivllm(model: str, **engine_args: Any) -> Contestant:
     llm = LLM(model, **engine_args)
 
     def run(requests: Sequence[BenchRequest]) -> list[list[int]]:
-        params = [SamplingParams(temperature=0, max_tokens=r.output_len, ignore_eos=True, detokenize=False) for r in requests]
+        params = [
+            SamplingParams(temperature=0, max_tokens=r.output_len, ignore_eos=True, detokenize=False)
+            for r in requests
+        ]
         outputs = llm.generate([r.prompt_token_ids for r in requests], params, use_tqdm=False)
         return [output.outputs[0].token_ids for output in outputs]
 
@@ -35,12 +38,21 @@ def transformers_static(model: str, batch_size: int) -> Contestant:
 
     def run_batch(batch: Sequence[BenchRequest]) -> list[list[int]]:
         width = max(len(r.prompt_token_ids) for r in batch)
-        ids = torch.tensor([[0] * (width - len(r.prompt_token_ids)) + r.prompt_token_ids for r in batch])  # left-padded
-        mask = torch.tensor([[0] * (width - len(r.prompt_token_ids)) + [1] * len(r.prompt_token_ids) for r in batch])
+        ids = torch.tensor(
+            [[0] * (width - len(r.prompt_token_ids)) + r.prompt_token_ids for r in batch]
+        )  # left-padded
+        mask = torch.tensor(
+            [[0] * (width - len(r.prompt_token_ids)) + [1] * len(r.prompt_token_ids) for r in batch]
+        )
         length = max(r.output_len for r in batch)
         with torch.inference_mode():
             out = network.generate(
-                ids, attention_mask=mask, do_sample=False, max_new_tokens=length, min_new_tokens=length, pad_token_id=0
+                ids,
+                attention_mask=mask,
+                do_sample=False,
+                max_new_tokens=length,
+                min_new_tokens=length,
+                pad_token_id=0,
             )
         return [out[i, width : width + r.output_len].tolist() for i, r in enumerate(batch)]
 

@@ -6,8 +6,9 @@ import argparse
 import statistics
 import time
 from collections.abc import Sequence
+from typing import Any
 
-from minivllm.bench import contestants, report, workload
+from minivllm.bench import contestants, workload
 from minivllm.bench.contestants import Contestant
 from minivllm.bench.workload import BenchRequest
 
@@ -16,16 +17,20 @@ OURS = "minivllm"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `python -m minivllm.bench throughput`."""
-    parser.add_argument("--model", default="tutor", help="a shipped model, a folder or a hub id (default: tutor)")
+    parser.add_argument(
+        "--model", default="tutor", help="a shipped model, a folder or a hub id (default: tutor)"
+    )
     parser.add_argument("--num-requests", type=int, default=64, help="all submitted at once (default: 64)")
-    parser.add_argument("--static-batch-size", type=int, nargs="*", default=[8], help="of transformers (default: 8)")
-    parser.add_argument("--repetitions", type=int, default=3, help="rounds, each in another order (default: 3)")
-    parser.add_argument("--save", action="store_true", help="write minivllm/bench/results/throughput.json")
-    parser.add_argument("--json", metavar="PATH", help="write the result there")
+    parser.add_argument(
+        "--static-batch-size", type=int, nargs="*", default=[8], help="of transformers (default: 8)"
+    )
+    parser.add_argument(
+        "--repetitions", type=int, default=3, help="rounds, each in another order (default: 3)"
+    )
 
 
-def run(args: argparse.Namespace) -> None:
-    """Measure, print a table, and save the result if asked to."""
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure, and print a table."""
     runners: dict[str, Contestant] = {OURS: contestants.minivllm(args.model)}
     for size in args.static_batch_size:
         runners[f"transformers, static batches of {size}"] = contestants.transformers_static(args.model, size)
@@ -46,8 +51,7 @@ def run(args: argparse.Namespace) -> None:
         "greedy_agreement": agreement,
     }
     _print(result)
-    if args.save or args.json:
-        print("written:", report.save("throughput", result, args.json))
+    return result
 
 
 def tokens_per_second(runner: Contestant, requests: Sequence[BenchRequest]) -> float:
@@ -66,7 +70,7 @@ def _agreement(outputs: Sequence[list[list[int]]]) -> float:
     return sum(same) / len(same)
 
 
-def _summarize(speeds: dict[str, list[float]]) -> dict[str, object]:
+def _summarize(speeds: dict[str, list[float]]) -> dict[str, Any]:
     """Medians and spreads; the ratios are taken round by round, as the machine's speed drifts."""
     contestants_ = {
         name: {"output_tokens_per_second": statistics.median(values), "min": min(values), "max": max(values)}
@@ -80,9 +84,11 @@ def _summarize(speeds: dict[str, list[float]]) -> dict[str, object]:
     return {"contestants": contestants_, "ratio_of_minivllm_to": ratios}
 
 
-def _print(result: dict[str, object]) -> None:
-    for name, row in result["contestants"].items():  # type: ignore[attr-defined]
-        print(f"{name:36} {row['output_tokens_per_second']:9.1f} output tokens/s  ({row['min']:.0f} - {row['max']:.0f})")
-    for name, ratio in result["ratio_of_minivllm_to"].items():  # type: ignore[attr-defined]
+def _print(result: dict[str, Any]) -> None:
+    for name, row in result["contestants"].items():
+        print(
+            f"{name:36} {row['output_tokens_per_second']:9.1f} output tokens/s  ({row['min']:.0f} - {row['max']:.0f})"
+        )
+    for name, ratio in result["ratio_of_minivllm_to"].items():
         print(f"minivllm is {ratio:.2f} times as fast as {name}")
     print(f"greedy tokens equal in {result['greedy_agreement']:.0%} of the requests of the warm-up")

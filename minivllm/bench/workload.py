@@ -18,7 +18,8 @@ class BenchRequest:
 def mixed(num_requests: int, vocab_size: int, repetition: int = 0, seed: int = 0) -> list[BenchRequest]:
     """Prompts of 16-256 and outputs of 8-128 tokens, log-uniform.
 
-    The lengths depend on the seed alone; the tokens also on the repetition, so that no repetition finds another's prefix cached.
+    The lengths depend on the seed alone; the tokens also on the repetition, so that no repetition finds another's
+    prefix cached.
     """
     lengths = random.Random(f"lengths {seed}")
     tokens = random.Random(f"tokens {seed} {repetition}")
@@ -32,13 +33,20 @@ def mixed(num_requests: int, vocab_size: int, repetition: int = 0, seed: int = 0
 
 
 def shared_prefix(
-    num_requests: int, vocab_size: int, repetition: int = 0, *, shared: int = 512, own: int = 16, output: int = 16
+    num_requests: int,
+    vocab_size: int,
+    repetition: int = 0,
+    *,
+    shared: int = 512,
+    own: int = 16,
+    output: int = 16,
 ) -> list[BenchRequest]:
     """Requests that begin with the same `shared` tokens."""
     tokens = random.Random(f"shared prefix {repetition}")
     prefix = [tokens.randrange(vocab_size) for _ in range(shared)]
     return [
-        BenchRequest(prefix + [tokens.randrange(vocab_size) for _ in range(own)], output) for _ in range(num_requests)
+        BenchRequest(prefix + [tokens.randrange(vocab_size) for _ in range(own)], output)
+        for _ in range(num_requests)
     ]
 
 

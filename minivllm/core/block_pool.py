@@ -36,7 +36,9 @@ class FreeBlockQueue:
     """
 
     def __init__(self, blocks: Iterable[KVCacheBlock] = ()) -> None:
-        self._ends = KVCacheBlock(-1)  # one sentinel closes the list into a ring: no special case at either end
+        self._ends = KVCacheBlock(
+            -1
+        )  # one sentinel closes the list into a ring: no special case at either end
         self._ends.prev_free = self._ends.next_free = self._ends
         self.num_free_blocks = 0
         for block in blocks:
@@ -109,8 +111,10 @@ class BlockPool:
         return (usable - self.num_free_blocks) / usable if usable else 0.0
 
     def get_new_blocks(self, num_blocks: int) -> list[KVCacheBlock]:
-        """Take `num_blocks` blocks from the head of the free queue, one reference each. Their old content is forgotten."""
-        assert num_blocks <= self.num_free_blocks, f"asked for {num_blocks} of {self.num_free_blocks} free blocks"
+        """Take `num_blocks` blocks from the head of the free queue, one reference each, and forget their content."""
+        assert num_blocks <= self.num_free_blocks, (
+            f"asked for {num_blocks} of {self.num_free_blocks} free blocks"
+        )
         blocks = [self.free_queue.popleft() for _ in range(num_blocks)]
         for block in blocks:
             self._forget(block)
@@ -181,7 +185,9 @@ class BlockPool:
         held = Counter(block.block_id for table in tables for block in table if block is not self.null_block)
         free = [block.block_id for block in self.free_queue]
         assert len(free) == len(set(free)) == self.num_free_blocks, "the free queue holds a block twice"
-        assert NULL_BLOCK_ID not in free and self.null_block.ref_cnt == 0, "the null block was handed out or freed"
+        assert NULL_BLOCK_ID not in free and self.null_block.ref_cnt == 0, (
+            "the null block was handed out or freed"
+        )
         for block in self.blocks[1:]:
             assert block.ref_cnt == held[block.block_id], (
                 f"block {block.block_id} counts {block.ref_cnt} references but occurs {held[block.block_id]} times"

@@ -1,7 +1,7 @@
 """BlockTable: where the tokens of one request lie. Logical position -> (block, offset) -> slot.
 
-The analogy is virtual memory: a request sees positions 0, 1, 2, ...; the table maps each run of `block_size` positions to
-whichever physical block was free. Source: PagedAttention (SOSP 2023), section 4.2 and figure 6.
+The analogy is virtual memory: a request sees positions 0, 1, 2, ...; the table maps each run of `block_size`
+positions to whichever physical block was free. Source: PagedAttention (SOSP 2023), section 4.2 and figure 6.
 """
 
 from __future__ import annotations

@@ -66,8 +66,12 @@ class KVCacheManager:
         self.swap_space = SwapSpace(num_swap_blocks)
         self.stats = PrefixCacheStats()
         self._tables: dict[str, BlockTable] = {}
-        self._num_cached_blocks: dict[str, int] = {}  # leading blocks of the table that the prefix cache knows
-        self._num_filled_tokens: dict[str, int] = {}  # leading tokens that a step which has returned has computed
+        self._num_cached_blocks: dict[
+            str, int
+        ] = {}  # leading blocks of the table that the prefix cache knows
+        self._num_filled_tokens: dict[
+            str, int
+        ] = {}  # leading tokens that a step which has returned has computed
         self._hashes = RequestHashes(block_size)
         self._copies: list[tuple[int, int]] = []
 
@@ -104,7 +108,7 @@ class KVCacheManager:
         return found
 
     def next_hash(self, request: Request, num_blocks: int) -> BlockHash | None:
-        """The hash of the first block that a request with `num_blocks` computed blocks misses; None if it could not use it."""
+        """The hash of block number `num_blocks` of a request; None if the request could not use a cached one there."""
         if not self.enable_caching or request.skip_prefix_cache:
             return None
         if num_blocks >= (request.num_tokens - 1) // self.block_size:
@@ -192,10 +196,14 @@ class KVCacheManager:
         """The best way for a waiting request to begin: from the swap space, as a fork of a sibling, or by prefix."""
         if request.request_id in self.swap_space:
             num_computed = request.num_computed_tokens
-            return Start("swap_in", num_computed, self.get_computed_blocks(request)[: num_computed // self.block_size])
+            return Start(
+                "swap_in", num_computed, self.get_computed_blocks(request)[: num_computed // self.block_size]
+            )
         if self._can_fork(request):
             assert request.fork_from is not None
-            num_computed = request.num_prompt_tokens - 1  # it computes the last prompt token itself, for its logits
+            num_computed = (
+                request.num_prompt_tokens - 1
+            )  # it computes the last prompt token itself, for its logits
             parent_table = self._tables[request.fork_from.request_id]
             return Start("fork", num_computed, parent_table[: num_computed // self.block_size])
         blocks = self.get_computed_blocks(request)
@@ -222,7 +230,9 @@ class KVCacheManager:
         first_seen = 0 if self.window is None else max(0, num_shared - self.window + 1)
         table = self._tables[parent.request_id]
         seen = table[first_seen // self.block_size : cdiv(num_shared, self.block_size)]
-        return all(block is not self.pool.null_block for block in seen)  # the sibling's window may have left some
+        return all(
+            block is not self.pool.null_block for block in seen
+        )  # the sibling's window may have left some
 
     # -- sharing and caching ------------------------------------------------------------------------------------------
 
@@ -243,7 +253,7 @@ class KVCacheManager:
         self._num_filled_tokens[child.request_id] = child.num_computed_tokens = num_tokens
 
     def cache_blocks(self, request: Request, num_computed_tokens: int) -> None:
-        """The request's first `num_computed_tokens` tokens are computed: its full blocks among them can be found now."""
+        """The request's first `num_computed_tokens` tokens are computed: full blocks of them can be found now."""
         self._num_filled_tokens[request.request_id] = num_computed_tokens
         num_full = num_computed_tokens // self.block_size
         num_cached = self._num_cached_blocks[request.request_id]

@@ -19,7 +19,7 @@ def fcfs(request: Request) -> tuple[int, ...]:
 
 
 def priority(request: Request) -> tuple[int, ...]:
-    """Smaller numbers first, then first come. An endless stream of urgent requests starves the others: that is its point."""
+    """Smaller numbers first, then first come. A stream of urgent requests starves the others: that is its point."""
     return (request.priority, request.arrival_number)
 
 
@@ -28,4 +28,8 @@ def shortest_first(request: Request) -> tuple[int, ...]:
     return (request.num_prompt_tokens + request.max_tokens, request.arrival_number)
 
 
-POLICIES: Mapping[str, SchedulingPolicy] = {"fcfs": fcfs, "priority": priority, "shortest-first": shortest_first}
+POLICIES: Mapping[str, SchedulingPolicy] = {
+    "fcfs": fcfs,
+    "priority": priority,
+    "shortest-first": shortest_first,
+}

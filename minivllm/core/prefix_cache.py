@@ -2,7 +2,8 @@
 
 A block's hash covers its own tokens, its parent's hash (so the whole prefix), and the extra keys that change what the
 keys and values would be (an adapter, an image, a tenant's salt). Equal hash therefore means equal prefix, up to a
-collision of sha256. Source: vLLM v1's automatic prefix caching; the radix-tree alternative is SGLang's (Zheng et al., 2023).
+collision of sha256. Source: vLLM v1's automatic prefix caching; the radix-tree alternative is SGLang's (Zheng et al.,
+2023).
 """
 
 from __future__ import annotations
@@ -19,13 +20,17 @@ BlockHash = bytes  # 32 bytes of sha256
 ROOT_HASH: BlockHash = hashlib.sha256(b"minivllm prefix cache root").digest()
 
 
-def hash_block_tokens(parent: BlockHash, token_ids: Sequence[int], extra_keys: Sequence[str] = ()) -> BlockHash:
+def hash_block_tokens(
+    parent: BlockHash, token_ids: Sequence[int], extra_keys: Sequence[str] = ()
+) -> BlockHash:
     """The hash of one full block that follows the prefix hashed as `parent` (`ROOT_HASH` for the first block)."""
     digest = hashlib.sha256(parent)
     digest.update(struct.pack(f"<{len(token_ids)}q", *token_ids))
     for key in extra_keys:
         encoded = key.encode()
-        digest.update(struct.pack("<q", len(encoded)) + encoded)  # the length keeps ("ab", "c") apart from ("a", "bc")
+        digest.update(
+            struct.pack("<q", len(encoded)) + encoded
+        )  # the length keeps ("ab", "c") apart from ("a", "bc")
     return digest.digest()
 
 

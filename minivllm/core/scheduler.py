@@ -32,7 +32,9 @@ class SchedulerConfig:
     max_num_batched_tokens: int = 2048  # tokens computed in one step
     max_model_len: int = 2048  # prompt + output tokens of one request
     enable_chunked_prefill: bool = True
-    long_prefill_token_threshold: int = 0  # > 0: one request gets at most so many tokens of a step that it shares
+    long_prefill_token_threshold: int = (
+        0  # > 0: one request gets at most so many tokens of a step that it shares
+    )
     policy: str = "fcfs"
     enable_static_batching: bool = False  # admit only when nobody runs: what serving was before Orca
     max_num_queued_reqs: int | None = None
@@ -85,7 +87,9 @@ class Scheduler:
                 )
         limit = self.config.max_num_queued_reqs
         if limit is not None and len(self.waiting) + len(requests) > limit:
-            raise QueueFullError(f"{len(self.waiting)} requests are waiting, and max_num_queued_reqs is {limit}")
+            raise QueueFullError(
+                f"{len(self.waiting)} requests are waiting, and max_num_queued_reqs is {limit}"
+            )
         for request in requests:
             self._num_arrived += 1
             request.arrival_number = self._num_arrived
@@ -318,7 +322,9 @@ class Scheduler:
         self._drop_finished(finished)
         return updates
 
-    def _take_back_rejected(self, request: Request, scheduler_output: SchedulerOutput, num_sampled: int) -> int:
+    def _take_back_rejected(
+        self, request: Request, scheduler_output: SchedulerOutput, num_sampled: int
+    ) -> int:
         """Draft tokens that the target model refused were computed in vain: their slots are written again."""
         num_drafts = len(scheduler_output.spec_token_ids.get(request.request_id, ()))
         num_rejected = num_drafts + 1 - num_sampled if num_drafts else 0

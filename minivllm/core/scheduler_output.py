@@ -33,11 +33,19 @@ class SchedulerOutput:
     num_scheduled_tokens: Mapping[str, int]  # request id -> tokens to compute now
     num_computed_tokens: Mapping[str, int]  # request id -> tokens in the cache before this step
     new_requests: Sequence[NewRequestData] = ()
-    block_updates: Mapping[str, Sequence[tuple[int, int]]] = field(default_factory=dict)  # (logical index, block id)
+    block_updates: Mapping[str, Sequence[tuple[int, int]]] = field(
+        default_factory=dict
+    )  # (logical index, block id)
     block_operations: BlockOperations = BlockOperations()
-    spec_token_ids: Mapping[str, Sequence[int]] = field(default_factory=dict)  # drafts among the scheduled tokens
-    chosen_token_ids: Mapping[str, int] = field(default_factory=dict)  # last token of beams, in place of a sampled one
-    grammar_bitmasks: Mapping[str, bytes] = field(default_factory=dict)  # packed bits of the tokens that may follow
+    spec_token_ids: Mapping[str, Sequence[int]] = field(
+        default_factory=dict
+    )  # drafts among the scheduled tokens
+    chosen_token_ids: Mapping[str, int] = field(
+        default_factory=dict
+    )  # last token of beams, in place of a sampled one
+    grammar_bitmasks: Mapping[str, bytes] = field(
+        default_factory=dict
+    )  # packed bits of the tokens that may follow
     preempted_request_ids: Sequence[str] = ()
     finished_request_ids: Sequence[str] = ()  # since the last step: the worker forgets them
 

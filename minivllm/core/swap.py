@@ -48,7 +48,9 @@ class SwapSpace:
         assert not self._in, "a step swaps out first: its targets must not be blocks that it has yet to read"
         targets = self.pool.get_new_blocks(len(blocks))
         self._tables[request_id] = targets
-        self._out += [(source.block_id, target.block_id) for source, target in zip(blocks, targets, strict=True)]
+        self._out += [
+            (source.block_id, target.block_id) for source, target in zip(blocks, targets, strict=True)
+        ]
 
     def swap_in(self, request_id: str, targets: Sequence[KVCacheBlock], first: int) -> None:
         """Record that the request's blocks from logical index `first` on are to be copied into `targets`."""

@@ -1,9 +1,9 @@
 """Beam search on shared blocks: the W most likely continuations are extended together.
 
-Each live beam is a request of its own in the scheduler. After a step the group looks at the most likely tokens of all its beams
-and decides: a beam goes on with its best surviving token, a second survivor is a fork that shares every block (its first write
-into the shared tail copies one block), a beam without survivors ends. Source: PagedAttention (SOSP 2023), section 4.4, figure 9.
-The rule, and the ranking by length, are those of vLLM's `beam_search`.
+Each live beam is a request of its own in the scheduler. After a step the group looks at the most likely tokens of all
+its beams and decides: a beam goes on with its best surviving token, a second survivor is a fork that shares every
+block (its first write into the shared tail copies one block), a beam without survivors ends. Source: PagedAttention
+(SOSP 2023), section 4.4, figure 9. The rule, and the ranking by length, are those of vLLM's `beam_search`.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ class BeamSearchGroup:
         extensions = []
         for request_id, request in self.beams.items():
             extensions += self._extensions(request, self.hypotheses[request_id])
-        extensions.sort(key=lambda e: -self._score(e.hypothesis))  # stable: ties keep the order of beams and ranks
+        extensions.sort(
+            key=lambda e: -self._score(e.hypothesis)
+        )  # stable: ties keep the order of beams and ranks
         survivors = extensions[: self.params.beam_width]
         self.candidates = {}
         if survivors and len(survivors[0].hypothesis.token_ids) >= self.max_tokens:

@@ -17,7 +17,9 @@ class TokenLogprobs:
     rank: int  # of the chosen token, 1 = the most likely
 
 
-def gather_logprobs(logits: torch.Tensor, token_ids: torch.Tensor, num_logprobs: np.ndarray) -> list[TokenLogprobs]:
+def gather_logprobs(
+    logits: torch.Tensor, token_ids: torch.Tensor, num_logprobs: np.ndarray
+) -> list[TokenLogprobs]:
     """Log-probabilities of chosen and most likely tokens.
 
     Args:
@@ -38,5 +40,7 @@ def gather_logprobs(logits: torch.Tensor, token_ids: torch.Tensor, num_logprobs:
     all_logprobs = torch.cat([chosen, top.values], dim=-1).tolist()
     return [
         TokenLogprobs(ids[: 1 + count], values[: 1 + count], rank)
-        for ids, values, rank, count in zip(all_ids, all_logprobs, ranks.tolist(), wanted.tolist(), strict=True)
+        for ids, values, rank, count in zip(
+            all_ids, all_logprobs, ranks.tolist(), wanted.tolist(), strict=True
+        )
     ]

@@ -43,7 +43,9 @@ class PairTable:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def select(self, index_of_row: np.ndarray, keep: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def select(
+        self, index_of_row: np.ndarray, keep: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """(which of the pairs, their row's index in the step [n]); `index_of_row` is -1 for rows not in the step."""
         index = index_of_row[self.rows]
         wanted = index >= 0 if keep is None else (index >= 0) & keep
@@ -125,7 +127,11 @@ class SamplingRows:
         return self._tensor(indices), self._tensor(token_ids)
 
     def _forbidden(
-        self, index_of_row: np.ndarray, positions: np.ndarray, num_tokens: np.ndarray, token_ids: np.ndarray | None
+        self,
+        index_of_row: np.ndarray,
+        positions: np.ndarray,
+        num_tokens: np.ndarray,
+        token_ids: np.ndarray | None,
     ) -> Pairs | None:
         """Stop tokens of requests that have fewer than `min_tokens`, and the last tokens of begun bad words."""
         indices, forbidden = [], []
@@ -144,10 +150,14 @@ class SamplingRows:
             return None
         return self._pairs(np.concatenate(indices), np.concatenate(forbidden))
 
-    def _bad_words_begun(self, which: np.ndarray, num_tokens: np.ndarray, token_ids: np.ndarray) -> np.ndarray:
+    def _bad_words_begun(
+        self, which: np.ndarray, num_tokens: np.ndarray, token_ids: np.ndarray
+    ) -> np.ndarray:
         """[n] bool: does the output end with all but the last token of the bad word?"""
         rows, starts = self.bad_words.rows[which], self.bad_word_starts[which]  # [n], [n, longest]
-        places = num_tokens[:, None] - np.arange(starts.shape[1], 0, -1)  # [n, longest] positions of the output's tail
+        places = num_tokens[:, None] - np.arange(
+            starts.shape[1], 0, -1
+        )  # [n, longest] positions of the output's tail
         in_output = places >= self.num_prompt_tokens[rows][:, None]
         tail = token_ids[rows[:, None], places.clip(0)]
         return ((starts < 0) | (in_output & (tail == starts))).all(axis=1)

@@ -1,4 +1,4 @@
-"""Random numbers without a state: the draw for output position p of a request is a function of (seed, p), and of nothing else.
+"""Random numbers without a state: the draw for output position p of a request is a function of (seed, p) alone.
 
 So batching, order and preemption cannot change what a seeded request says, and a whole batch is drawn at once.
 Source: Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3" (SC 2011) for the idea of counter-based generators;
@@ -37,6 +37,6 @@ def uniform(seeds: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
 
 def derive_seed(engine_seed: int, request_number: int) -> int:
-    """The seed of a request that brought none: the engine's seed and the request's number of arrival, mixed. An int64."""
+    """The int64 seed of a request that brought none: the engine's seed and its number of arrival, mixed."""
     pair = np.array([engine_seed], dtype=np.uint64), np.array([request_number], dtype=np.uint64)
     return int(_mix(_mix(pair[0] + _GOLDEN) ^ (pair[1] * _GOLDEN)).view(np.int64)[0])

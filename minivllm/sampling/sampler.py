@@ -1,7 +1,8 @@
 """The sampler: one pass over the logits [R, V] of all rows, each with its own parameters.
 
-Order, as in vLLM: the grammar's, allowed and forbidden tokens, bias, penalties, then greedy pick or temperature, min-p, top-k, top-p, draw.
-Sources: top-p is Holtzman et al., "The Curious Case of Neural Text Degeneration" (ICLR 2020); min-p is Nguyen et al. (2024).
+Order, as in vLLM: the grammar's, allowed and forbidden tokens, bias, penalties, then greedy pick or temperature,
+min-p, top-k, top-p, draw. Sources: top-p is Holtzman et al., "The Curious Case of Neural Text Degeneration" (ICLR
+2020); min-p is Nguyen et al. (2024).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Structured output: at each position only tokens from which the text can still become valid may be drawn.
 
-A grammar (JSON schema, regular expression, choice, or Lark grammar) is compiled by llguidance; each request walks its own
-matcher, which gives a bit for every token of the vocabulary. What happens here is the walking and the bounds on what a
-stranger's grammar may cost. Sources: Willard and Louf, "Efficient Guided Generation" (2023); Dong et al., XGrammar (2024).
+A grammar (JSON schema, regular expression, choice, or Lark grammar) is compiled by llguidance; each request walks its
+own matcher, which gives a bit for every token of the vocabulary. What happens here is the walking and the bounds on
+what a stranger's grammar may cost. Sources: Willard and Louf, "Efficient Guided Generation" (2023); Dong et al.,
+XGrammar (2024).
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ class StructuredOutputManager:
         matcher = LLMatcher(self._ll_tokenizer, _to_grammar(params), log_level=0, limits=LIMITS)
         error = matcher.get_error()
         if error:
-            raise ValueError(f"structured_outputs.{params.kind} could not be compiled: {error.splitlines()[0][:200]}")
+            raise ValueError(
+                f"structured_outputs.{params.kind} could not be compiled: {error.splitlines()[0][:200]}"
+            )
         return matcher
 
     def add(self, requests: Sequence[Request], matcher: LLMatcher) -> None:
@@ -54,7 +57,11 @@ class StructuredOutputManager:
 
     def bitmasks(self, request_ids: Iterable[str]) -> dict[str, bytes]:
         """For each of the requests that has a grammar: one bit for each token of the vocabulary, 1 = may be drawn."""
-        return {i: matcher.compute_bitmask() for i in request_ids if (matcher := self._matchers.get(i)) is not None}
+        return {
+            i: matcher.compute_bitmask()
+            for i in request_ids
+            if (matcher := self._matchers.get(i)) is not None
+        }
 
     def advance(self, request: Request, token_ids: Sequence[int]) -> bool:
         """Walk on over sampled tokens. True when the text is complete and nothing can follow."""
@@ -79,7 +86,9 @@ def _to_grammar(params: StructuredOutputsParams) -> str:
         return LLMatcher.grammar_from_json_schema(_schema(params.json), overrides=COMPACT)
     if params.choice is not None:
         _check_text("choice", "".join(params.choice))
-        return LLMatcher.grammar_from_lark("start: " + " | ".join(json.dumps(c, ensure_ascii=False) for c in params.choice))
+        return LLMatcher.grammar_from_lark(
+            "start: " + " | ".join(json.dumps(c, ensure_ascii=False) for c in params.choice)
+        )
     if params.regex is not None:
         _check_text("regex", params.regex)
         return LLMatcher.grammar_from_regex(params.regex)
@@ -94,7 +103,9 @@ def _schema(schema: str | Mapping[str, Any] | bool) -> str:
     try:
         parsed = json.loads(text)
     except RecursionError:
-        raise ValueError(f"structured_outputs.json is nested more than {MAX_JSON_DEPTH} levels deep") from None
+        raise ValueError(
+            f"structured_outputs.json is nested more than {MAX_JSON_DEPTH} levels deep"
+        ) from None
     except ValueError as error:
         raise ValueError(f"structured_outputs.json is not valid JSON: {error}") from None
     if not isinstance(parsed, dict):
@@ -108,7 +119,9 @@ def _dump(schema: Mapping[str, Any] | bool) -> str:
     try:
         return json.dumps(schema)
     except RecursionError:
-        raise ValueError(f"structured_outputs.json is nested more than {MAX_JSON_DEPTH} levels deep") from None
+        raise ValueError(
+            f"structured_outputs.json is nested more than {MAX_JSON_DEPTH} levels deep"
+        ) from None
     except (TypeError, ValueError) as error:
         raise ValueError(f"structured_outputs.json is not valid JSON: {error}") from None
 
@@ -118,7 +131,12 @@ def _depth(value: Any) -> int:
     depth, level = 0, [value]
     while level:
         depth += 1
-        children = [child for v in level if isinstance(v, (dict, list)) for child in (v.values() if isinstance(v, dict) else v)]
+        children = [
+            child
+            for v in level
+            if isinstance(v, (dict, list))
+            for child in (v.values() if isinstance(v, dict) else v)
+        ]
         level = [child for child in children if isinstance(child, (dict, list))]
     return depth
 
@@ -129,4 +147,6 @@ def _check_text(kind: str, text: str) -> None:
     if "\0" in text:
         raise ValueError(f"structured_outputs.{kind} must not contain a NUL character")
     if len(text) > MAX_GRAMMAR_CHARS:
-        raise ValueError(f"structured_outputs.{kind} has {len(text)} characters, and {MAX_GRAMMAR_CHARS} are allowed")
+        raise ValueError(
+            f"structured_outputs.{kind} has {len(text)} characters, and {MAX_GRAMMAR_CHARS} are allowed"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -37,12 +38,13 @@ async def _complete(backend: Backend, body: CompletionRequest) -> Response:
     backend.check_engine()
     backend.check_model(body.model)
     prompts = await _token_ids(backend, body)
+    echoes = await _echoes(backend, body, prompts)
     max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
     prompt_logprobs = body.logprobs if body.echo else None
     params = backend.sampling_params(
         body, max_tokens, logprobs=body.logprobs, prompt_logprobs=prompt_logprobs
     )
-    writer = ChoiceWriter(body.n or 1, await _echoed(backend, body))
+    writer = ChoiceWriter(body.n or 1, echoes)
     job = await backend.start("cmpl", prompts, [params] * len(prompts), body)
     if body.stream:
         return EventStream(_chunks(backend, body, job, writer), job.abort)
@@ -67,31 +69,41 @@ async def _token_ids(backend: Backend, body: CompletionRequest) -> list[list[int
     return [backend.fit(token_ids, body, "prompt") for token_ids in prompts]
 
 
-async def _echoed(backend: Backend, body: CompletionRequest) -> list[str | None]:
-    """What stands before the continuations of each prompt: the prompt when `echo` is set, else None."""
+@dataclass(frozen=True)
+class Echo:
+    """What stands before a continuation when `echo` is set."""
+
+    text: str
+    first_token: str  # the one token without a log-probability, and therefore without a spelling
+
+
+async def _echoes(backend: Backend, body: CompletionRequest, prompts: list[list[int]]) -> list[Echo | None]:
+    """The echo of each prompt; None where none was asked for."""
     if not body.echo:
-        return [None] * len(body.prompt)
+        return [None] * len(prompts)
     if body.max_tokens == 0:
         raise bad_request("max_tokens must be at least 1: scoring a prompt alone is not served", "max_tokens")
-    return [p if isinstance(p, str) else await backend.renderer.decode(p) for p in body.prompt]
+    decode = backend.renderer.decode
+    texts = [p if isinstance(p, str) else await decode(p) for p in body.prompt]
+    return [Echo(text, await decode(ids[:1])) for text, ids in zip(texts, prompts, strict=True)]
 
 
 class ChoiceWriter:
     """Turns outputs into choices, whole or piece by piece; the first piece of a choice begins with the echo."""
 
-    def __init__(self, n: int, echoed: list[str | None]) -> None:
+    def __init__(self, n: int, echoes: list[Echo | None]) -> None:
         self._n = n
-        self._echoed = echoed
+        self._echoes = echoes
         self._offsets: dict[int, int] = {}  # of choices that have begun: where their next text stands
 
     def write(self, prompt_index: int, output: RequestOutput, one: CompletionOutput) -> CompletionChoice:
         """What `one`, an output of the given prompt, adds to its choice."""
         index = prompt_index * self._n + one.index
-        echo = self._echoed[prompt_index] if index not in self._offsets else None
+        echo = self._echoes[prompt_index] if index not in self._offsets else None
         choice = CompletionChoice(
             index=index,
-            text=(echo or "") + one.text,
-            logprobs=self._logprobs(index, output, one, has_echo=echo is not None),
+            text=(echo.text if echo else "") + one.text,
+            logprobs=self._logprobs(index, output, one, echo=echo),
             finish_reason=one.finish_reason,
             stop_reason=one.stop_reason,
         )
@@ -99,15 +111,17 @@ class ChoiceWriter:
         return choice
 
     def _logprobs(
-        self, index: int, output: RequestOutput, one: CompletionOutput, *, has_echo: bool
+        self, index: int, output: RequestOutput, one: CompletionOutput, *, echo: Echo | None
     ) -> CompletionLogprobs | None:
         if one.logprobs is None:
             return None
         token_ids = list(one.token_ids)
         entries: list[dict[int, Logprob] | None] = list(one.logprobs)
-        if has_echo and output.prompt_logprobs is not None:
+        if echo is not None and output.prompt_logprobs is not None:
             token_ids, entries = output.prompt_token_ids + token_ids, output.prompt_logprobs + entries
-        return completion_logprobs(token_ids, entries, self._offsets.get(index, 0))
+        return completion_logprobs(
+            token_ids, entries, self._offsets.get(index, 0), echo.first_token if echo else ""
+        )
 
 
 async def _chunks(

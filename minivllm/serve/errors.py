@@ -16,6 +16,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from minivllm.async_engine import EngineDeadError
 
@@ -131,7 +132,34 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(EngineDeadError, on_api_error)
     app.add_exception_handler(RequestValidationError, on_validation_error)
     app.add_exception_handler(HTTPException, on_http_exception)
-    app.add_exception_handler(Exception, on_api_error)
+    app.add_middleware(InternalErrors)
+
+
+class InternalErrors:
+    """Answers 500 to what nobody expected, logs it, and keeps the connection.
+
+    (An exception handler for Exception would do so too, but the framework raises the exception once more after it has
+    answered, and uvicorn then cuts the connection under the client's next request.)
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the request through."""
+        has_started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception as error:  # error_of logs it
+            if has_started or scope["type"] != "http":
+                raise
+            await error_response(*error_of(error))(scope, receive, send)
 
 
 def describe_validation(errors: Sequence[Any]) -> tuple[str, str | None]:

@@ -12,17 +12,18 @@ FLOOR = -9999.0  # JSON has no -Infinity
 
 
 def completion_logprobs(
-    token_ids: Sequence[int], entries: Sequence[Mapping[int, Logprob] | None], offset: int
+    token_ids: Sequence[int], entries: Sequence[Mapping[int, Logprob] | None], offset: int, first_token: str
 ) -> CompletionLogprobs:
     """Columns for `token_ids`, whose text begins `offset` characters into the choice's text.
 
     Args:
         token_ids: the tokens of the text, echoed prompt included.
-        entries: for each of them token id -> Logprob; None for a token that nothing precedes.
+        entries: for each of them token id -> Logprob; None for the first of a prompt, which nothing precedes.
+        first_token: how that one is spelled.
     """
     columns = CompletionLogprobs(tokens=[], token_logprobs=[], top_logprobs=[], text_offset=[])
     for token_id, entry in zip(token_ids, entries, strict=True):
-        token = _spelling(token_id, entry[token_id]) if entry is not None else f"token_id:{token_id}"
+        token = _spelling(token_id, entry[token_id]) if entry is not None else first_token
         columns.tokens.append(token)
         columns.token_logprobs.append(_finite(entry[token_id]) if entry is not None else None)
         columns.top_logprobs.append(

@@ -35,7 +35,7 @@ A step takes a + b * tokens + c * context tokens read. The defaults are
 arithmetic for OPT-13B on an A100, see minivllm/sim/cost.py.
 
 examples:
-  python -m minivllm.sim schedule                static against continuous batching
+  python -m minivllm.sim schedule                static against continuous
   python -m minivllm.sim schedule --policy continuous --prefill whole chunked \\
       --max-num-batched-tokens 256 --dataset long-prompts --rate 4
                                                  how long prompts stall others
@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     memory = commands.add_parser(
         "memory",
         help="what memory policies waste",
-        description="Play one trace against memory policies, and say where every slot of the KV cache went.",
+        description="Play one trace against memory policies: where did every slot of the cache go?",
         epilog=_listed(DESCRIPTIONS) + _MEMORY_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -68,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     schedule = commands.add_parser(
         "schedule",
         help="what schedulers make requests wait for",
-        description="Play one trace through the engine's scheduler, with a cost model in the model's place.",
+        description="Play one trace through the engine's scheduler, with a cost model as the model.",
         epilog=_listed(BATCHINGS) + _SCHEDULE_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -155,7 +155,8 @@ def _option(
 
 
 def _choice(group: _Arguments, flag: str, choices: tuple[str, ...], default: str, text: str) -> None:
-    group.add_argument(flag, choices=choices, default=default, help=f"{text} (default: {default})")
+    text = f"{text}: {', '.join(choices)} (default: {default})"
+    group.add_argument(flag, choices=choices, default=default, metavar="NAME", help=text)
 
 
 def _choices(

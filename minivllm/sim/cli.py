@@ -16,6 +16,7 @@ from minivllm.sim.memory_report import MemoryResult, run_memory
 from minivllm.sim.plot_memory import plot_memory, wants_layout
 from minivllm.sim.plot_schedule import plot_schedule
 from minivllm.sim.policies import make_policy
+from minivllm.sim.policies.base import MemoryPolicy
 from minivllm.sim.schedule import simulate_schedule
 from minivllm.sim.schedule_config import ScheduleConfig
 from minivllm.sim.schedule_report import round_log, schedule_json, summarize_schedule
@@ -63,7 +64,10 @@ def _write_json(path: str, content: dict[str, Any]) -> None:
 
 
 def _run_memory(options: argparse.Namespace, trace: Trace) -> None:
-    results = [_memory_result(name, options, trace) for name in dict.fromkeys(options.policy)]
+    size, length = options.block_size, options.max_model_len
+    names = dict.fromkeys(options.policy)  # each once, in the order they were named
+    policies = [make_policy(name, options.capacity, block_size=size, max_model_len=length) for name in names]
+    results = [_memory_result(policy, options, trace) for policy in policies]
     summaries = [result.summary for result in results]
     is_the_papers = trace.name == "sharegpt" and options.capacity == KV_CAPACITY
     print(memory_text(trace, summaries, options.block_size, with_paper=is_the_papers))
@@ -75,11 +79,10 @@ def _run_memory(options: argparse.Namespace, trace: Trace) -> None:
         plot_memory(results, options.plot, title, with_paper=is_the_papers)
 
 
-def _memory_result(name: str, options: argparse.Namespace, trace: Trace) -> MemoryResult:
-    size, length = options.block_size, options.max_model_len
+def _memory_result(policy: MemoryPolicy, options: argparse.Namespace, trace: Trace) -> MemoryResult:
     return run_memory(
         trace,
-        make_policy(name, options.capacity, block_size=size, max_model_len=length),
+        policy,
         step_time=options.step_time,
         max_num_seqs=options.max_num_seqs,
         keep_layout=wants_layout if options.plot else None,

@@ -13,7 +13,7 @@ from minivllm.core.swap import PreemptionCosts
 from minivllm.worker.kv_cache import bytes_per_block, determine_num_blocks, num_swap_blocks
 from minivllm.worker.model_runner import ModelRunner, ModelRunnerOutput
 
-# Round figures for the cost rule of preemption mode `auto`: a laptop's CPU and its memory; a data-centre GPU and PCIe 4.
+# Round figures for the cost rule of preemption mode `auto`: a laptop's CPU and memory; a data-centre GPU and PCIe 4.
 OPERATIONS_PER_SECOND = {"cpu": 1e11, "cuda": 2e14}
 BYTES_PER_SECOND = {"cpu": 5e9, "cuda": 2e10}
 
@@ -71,7 +71,9 @@ def resolve_device(name: str) -> torch.device:
     except RuntimeError as error:
         raise ValueError(f"device must be auto, cpu or cuda[:index], not {name!r}") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {name!r} was asked for, but torch sees no CUDA device here: use cpu or auto")
+        raise ValueError(
+            f"device {name!r} was asked for, but torch sees no CUDA device here: use cpu or auto"
+        )
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"device must be auto, cpu or cuda[:index], not {name!r}")
     return device
@@ -80,8 +82,8 @@ def resolve_device(name: str) -> torch.device:
 def resolve_dtype(name: str, model_config: ModelConfig, device: torch.device) -> torch.dtype:
     """The type of weights, activations and KV cache.
 
-    `auto` on a GPU is the checkpoint's (float32 checkpoints become bfloat16, as half the bytes are half the time); on a CPU it is
-    float32, as most CPUs have no fast arithmetic for shorter types.
+    `auto` on a GPU is the checkpoint's (float32 checkpoints become bfloat16, as half the bytes are half the time); on
+    a CPU it is float32, as most CPUs have no fast arithmetic for shorter types.
     """
     if name == "auto":
         if device.type == "cpu":

@@ -1,7 +1,8 @@
 """InputBatch: the running requests as rows of arrays that persist from step to step.
 
-A step touches a few numbers of each row instead of building everything again: the scheduler sends differences, and the
-row keeps the tokens, the block table and the sampling parameters. Rows are kept dense: when one leaves, the last moves in.
+A step touches a few numbers of each row instead of building everything again: the scheduler sends differences, and
+the row keeps the tokens, the block table and the sampling parameters. Rows are kept dense: when one leaves, the last
+moves in.
 """
 
 from __future__ import annotations
@@ -22,10 +23,14 @@ class InputBatch:
         self.max_num_seqs = max_num_seqs
         self.token_ids = np.zeros((max_num_seqs, max_model_len), dtype=np.int32)
         self.num_tokens = np.zeros(max_num_seqs, dtype=np.int32)
-        self.block_tables = np.zeros((max_num_seqs, max_blocks), dtype=np.int32)  # unused entries: the null block
+        self.block_tables = np.zeros(
+            (max_num_seqs, max_blocks), dtype=np.int32
+        )  # unused entries: the null block
         self.requests: list[Request] = []
         self.rows: dict[str, int] = {}
-        self.composition = 0  # grows whenever a row comes, goes or moves: what was derived from the rows is stale
+        self.composition = (
+            0  # grows whenever a row comes, goes or moves: what was derived from the rows is stale
+        )
 
     def __len__(self) -> int:
         return len(self.requests)

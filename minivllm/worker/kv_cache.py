@@ -1,7 +1,7 @@
 """The memory behind the blocks: how many blocks fit, and the tensors they lie in.
 
-Bytes of one token = 2 (key and value) x K heads x D head size x bytes of a number, summed over the layers. For Llama-2-7B in
-16 bits that is 2 x 32 x 128 x 2 bytes x 32 layers = 512 KiB.
+Bytes of one token = 2 (key and value) x K heads x D head size x bytes of a number, summed over the layers. For
+Llama-2-7B in 16 bits that is 2 x 32 x 128 x 2 bytes x 32 layers = 512 KiB.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def num_swap_blocks(config: EngineConfig, specs: Sequence[KVCacheSpec]) -> int:
     num_blocks = int(config.swap_space * 2**30) // per_block
     if config.preemption_mode != "recompute" and num_blocks < 1:
         raise ValueError(
-            f"preemption_mode {config.preemption_mode!r} needs swap_space, and {config.swap_space} GiB hold no block of "
-            f"{per_block} bytes: raise swap_space"
+            f"preemption_mode {config.preemption_mode!r} needs swap_space, and {config.swap_space} GiB hold "
+            f"no block of {per_block} bytes: raise swap_space"
         )
     return num_blocks

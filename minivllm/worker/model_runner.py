@@ -1,7 +1,7 @@
 """ModelRunner: SchedulerOutput -> one flat batch -> logits -> tokens.
 
-All requests of a step lie one behind the other in one array of T tokens; `query_start_loc` says where each begins. Nothing is
-padded to the longest request, and nothing here loops over tokens.
+All requests of a step lie one behind the other in one array of T tokens; `query_start_loc` says where each begins.
+Nothing is padded to the longest request, and nothing here loops over tokens.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from minivllm.config import EngineConfig, ModelConfig
 from minivllm.core.scheduler_output import BlockOperations, SchedulerOutput
 from minivllm.models.loader import load_model
 from minivllm.ops import attention_backend
+from minivllm.sampling.bitmask import unpack_bitmasks
 from minivllm.sampling.logprobs import TokenLogprobs, gather_logprobs
 from minivllm.sampling.metadata import SamplingRows
-from minivllm.sampling.bitmask import unpack_bitmasks
 from minivllm.sampling.sampler import Sampler
 from minivllm.worker.input_batch import InputBatch
 from minivllm.worker.kv_cache import allocate_kv_caches, move_blocks
@@ -32,7 +32,9 @@ class ModelRunnerOutput:
 
     sampled_token_ids: dict[str, list[int]] = field(default_factory=dict)  # request id -> new tokens
     logprobs: dict[str, list[TokenLogprobs]] = field(default_factory=dict)  # of those tokens, where asked for
-    prompt_logprobs: dict[str, PromptLogprobs] = field(default_factory=dict)  # of the prompt tokens in this step
+    prompt_logprobs: dict[str, PromptLogprobs] = field(
+        default_factory=dict
+    )  # of the prompt tokens in this step
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,12 @@ class ModelRunner:
         self.device = device
         self.backend = attention_backend(config.attention_backend)
         self.model = load_model(
-            model_config, dtype, device, backend=self.backend, load_format=config.load_format, seed=config.seed
+            model_config,
+            dtype,
+            device,
+            backend=self.backend,
+            load_format=config.load_format,
+            seed=config.seed,
         )
         self.vocab_size = model_config.vocab_size
         self.sampler = Sampler()
@@ -74,7 +81,9 @@ class ModelRunner:
         self.kv_caches = allocate_kv_caches(specs, num_blocks, config.block_size, self.device)
         self.swap_caches = allocate_kv_caches(specs, num_swap_blocks, config.block_size, torch.device("cpu"))
         self.batch = InputBatch(config.max_num_seqs, max_model_len, config.block_size)
-        self.buffers = StepBuffers(config.max_num_batched_tokens, config.max_num_seqs, max_model_len, config.block_size, self.device)
+        self.buffers = StepBuffers(
+            config.max_num_batched_tokens, config.max_num_seqs, max_model_len, config.block_size, self.device
+        )
         self._sampling_rows: tuple[int, SamplingRows] | None = None
 
     @torch.inference_mode()
@@ -124,7 +133,9 @@ class ModelRunner:
         return _Layout(
             rows=np.fromiter((self.batch.rows[i] for i in request_ids), dtype=np.int64),
             num_scheduled=num_scheduled,
-            num_computed=np.fromiter((scheduler_output.num_computed_tokens[i] for i in request_ids), dtype=np.int64),
+            num_computed=np.fromiter(
+                (scheduler_output.num_computed_tokens[i] for i in request_ids), dtype=np.int64
+            ),
             query_start_loc=np.concatenate(([0], num_scheduled.cumsum())),
         )
 
@@ -174,7 +185,9 @@ class ModelRunner:
         logprobs = self._logprobs(logits, token_ids, rows)
         batch.append_tokens(rows, token_ids.cpu().numpy())
         sampled = zip(rows, token_ids.tolist(), strict=True)
-        return ModelRunnerOutput({batch.requests[row].request_id: [token_id] for row, token_id in sampled}, logprobs)
+        return ModelRunnerOutput(
+            {batch.requests[row].request_id: [token_id] for row, token_id in sampled}, logprobs
+        )
 
     def _grammar(
         self, rows: np.ndarray, bitmasks: Mapping[str, bytes]
@@ -186,7 +199,9 @@ class ModelRunner:
         allowed = unpack_bitmasks([bitmasks[ids[index]] for index in bound], self.vocab_size)
         return torch.tensor(bound, device=self.device), allowed.to(self.device)
 
-    def _logprobs(self, logits: torch.Tensor, token_ids: torch.Tensor, rows: np.ndarray) -> dict[str, list[TokenLogprobs]]:
+    def _logprobs(
+        self, logits: torch.Tensor, token_ids: torch.Tensor, rows: np.ndarray
+    ) -> dict[str, list[TokenLogprobs]]:
         requests = [self.batch.requests[row] for row in rows]
         asking = [(i, k) for i, r in enumerate(requests) if (k := r.sampling_params.logprobs) is not None]
         if not asking:
@@ -198,7 +213,9 @@ class ModelRunner:
     def _prompt_logprobs(self, hidden: torch.Tensor, layout: _Layout) -> dict[str, PromptLogprobs]:
         """The token at position p of a prompt is judged by the hidden state of position p - 1."""
         result = {}
-        for i, row in enumerate(layout.rows):  # few requests ask, and most steps hold none of their prompt tokens
+        for i, row in enumerate(
+            layout.rows
+        ):  # few requests ask, and most steps hold none of their prompt tokens
             request = self.batch.requests[row]
             count = request.sampling_params.prompt_logprobs
             first = int(layout.num_computed[i])

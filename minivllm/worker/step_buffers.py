@@ -15,7 +15,12 @@ class StepBuffers:
     """Room for T <= max_num_batched_tokens tokens of R <= max_num_seqs requests."""
 
     def __init__(
-        self, max_num_batched_tokens: int, max_num_seqs: int, max_model_len: int, block_size: int, device: torch.device
+        self,
+        max_num_batched_tokens: int,
+        max_num_seqs: int,
+        max_model_len: int,
+        block_size: int,
+        device: torch.device,
     ) -> None:
         max_blocks = cdiv(max_model_len, block_size)
 

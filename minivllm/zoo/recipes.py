@@ -18,8 +18,8 @@ class Recipe:
     intermediate_size: int
     tokens: int  # how long to train
     tokens_per_step: int = 4096
-    matrix_lr: float = 0.02
-    other_lr: float = 0.004
+    matrix_lr: float = 0.008
+    other_lr: float = 0.002
     num_heads: int = 8
     num_kv_heads: int = 4
     vocab_size: int = VOCAB_SIZE
@@ -28,8 +28,8 @@ class Recipe:
     lengths: tuple[tuple[float, dict[int, float]], ...] = field(
         default=(
             (0.0, {256: 1.0}),
-            (0.52, {256: 0.6, 768: 0.4}),
-            (0.70, {256: 0.25, 768: 0.30, 2048: 0.45}),
+            (0.60, {256: 0.6, 768: 0.4}),
+            (0.74, {256: 0.25, 768: 0.30, 2048: 0.45}),
         )
     )
 

@@ -1,4 +1,4 @@
-"""A worker without a model: it keeps the toy memory that the block tables promise, and samples from the tokens alone."""
+"""A worker without a model: it keeps the memory that the block tables promise, and samples from the tokens alone."""
 
 import hashlib
 
@@ -17,9 +17,10 @@ def next_token(tokens, seed=0):
 
 
 class ToyWorker:
-    """Executes SchedulerOutputs. A slot holds the whole prefix of the token written there, as a layer's keys depend on it.
+    """Executes SchedulerOutputs. A slot holds the whole prefix of its token, as a layer's keys depend on it.
 
-    Reading a request's context through its table must give exactly its own prefixes; anything else is an AssertionError.
+    Reading a request's context through its table must give exactly its own prefixes; anything else is an
+    AssertionError.
     """
 
     def __init__(self, block_size, window=None):
@@ -59,7 +60,11 @@ class ToyWorker:
             start = output.num_computed_tokens[name]
             for position in range(start, start + count):
                 self.memory[self.slot(name, position)] = tuple(self.tokens[name][: position + 1])
-        return {name: self.sample(name, output) for name in output.num_scheduled_tokens if self.is_done(name, output)}
+        return {
+            name: self.sample(name, output)
+            for name in output.num_scheduled_tokens
+            if self.is_done(name, output)
+        }
 
     def slot(self, name, position):
         index, offset = divmod(position, self.block_size)
@@ -95,7 +100,9 @@ class Toy:
         self.history = []
 
     def add(self, name, prompt, max_tokens=4, **fields):
-        request = Request(name, list(prompt), SamplingParams(max_tokens=max_tokens), max_tokens=max_tokens, **fields)
+        request = Request(
+            name, list(prompt), SamplingParams(max_tokens=max_tokens), max_tokens=max_tokens, **fields
+        )
         self.scheduler.add_request(request)
         self.requests[name] = request
         return request

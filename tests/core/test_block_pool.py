@@ -11,7 +11,11 @@ def ids(blocks):
     return [block.block_id for block in blocks]
 
 
-@given(st.lists(st.tuples(st.sampled_from(["append", "prepend", "popleft", "remove"]), st.integers(0, 7)), max_size=60))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["append", "prepend", "popleft", "remove"]), st.integers(0, 7)), max_size=60
+    )
+)
 def test_free_queue_is_a_list_with_fast_middle_removal(operations):
     blocks = [KVCacheBlock(i) for i in range(8)]
     queue, model = FreeBlockQueue(), []

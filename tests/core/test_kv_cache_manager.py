@@ -1,7 +1,8 @@
-"""A state machine: whatever is admitted, forked, extended, preempted and freed, every token's keys are where the table says.
+"""A state machine: whatever is admitted, forked, extended, preempted and freed, keys are where the table says.
 
-The model is a toy memory. What a real layer writes for a token depends on all tokens before it, so the toy writes the whole
-prefix into the slot; reading a request back through its block table must give its own prefixes, and nobody else's.
+The model is a toy memory. What a real layer writes for a token depends on all tokens before it, so the toy writes the
+whole prefix into the slot; reading a request back through its block table must give its own prefixes, and nobody
+else's.
 """
 
 from hypothesis import settings

@@ -1,4 +1,4 @@
-"""Policies, forks, swapping, windows, static batching, deadlines: on a worker without a model, whose memory tells on every mistake."""
+"""Policies, forks, swapping, windows, static batching, deadlines: on a worker whose memory tells on every mistake."""
 
 import pytest
 from hypothesis import given, settings
@@ -47,7 +47,9 @@ def test_whatever_is_switched_on_outputs_stay_and_no_block_is_lost(toy_class, da
             first = None
             for index in range(n):
                 name = f"{number}.{index}"
-                child = toy.add(name, prompt, max_tokens, seed=index, priority=priority, index=index, fork_from=first)
+                child = toy.add(
+                    name, prompt, max_tokens, seed=index, priority=priority, index=index, fork_from=first
+                )
                 first = first or child
         if now == abort_at and toy.scheduler.requests:
             victim = data.draw(st.sampled_from(sorted(toy.scheduler.requests)))
@@ -159,7 +161,11 @@ def test_a_static_batch_is_held_up_by_its_longest_request(toy):
 def test_swapped_blocks_come_back_and_nothing_is_computed_twice(toy):
     def computed_tokens(mode):
         t = toy(
-            num_blocks=7, block_size=2, caching=False, preemption_mode=mode, num_swap_blocks=10 * (mode == "swap")
+            num_blocks=7,
+            block_size=2,
+            caching=False,
+            preemption_mode=mode,
+            num_swap_blocks=10 * (mode == "swap"),
         )
         t.add("a", range(5), max_tokens=6)
         t.add("b", range(5), max_tokens=6)

@@ -165,6 +165,7 @@ def test_logprobs_of_a_completion(real):
     echoed = ask(1, echo=True).choices[0]
     num_prompt = real.post("/tokenize", json={"prompt": "Once upon"}).json()["count"]
     assert echoed.logprobs.token_logprobs[0] is None and len(echoed.logprobs.tokens) == num_prompt + 6
+    assert "".join(echoed.logprobs.tokens) == echoed.text and echoed.text.startswith("Once upon")
     assert echoed.logprobs.token_logprobs[num_prompt:] == pytest.approx(columns.token_logprobs, abs=1e-3)
     for echo in (False, True):
         streamed = [c for chunk in ask(1, echo=echo, stream=True) for c in chunk.choices]

@@ -71,7 +71,7 @@ def cells_of(frame, capacity):
     """Paint the layout cell by cell: nothing may be painted twice."""
     cells = [None] * capacity
     for piece in frame.layout:
-        assert 0 <= piece.start and piece.start + piece.size <= capacity
+        assert piece.start >= 0 and piece.start + piece.size <= capacity
         assert piece.used >= 0 and piece.reserved >= 0 and piece.internal >= 0
         kinds = ["used"] * piece.used + ["reserved"] * piece.reserved + ["internal"] * piece.internal
         for offset, kind in enumerate(kinds):
@@ -249,7 +249,7 @@ def test_the_events_of_two_requests_that_do_not_fit_together():
 
 
 def test_a_full_chunk_doubles_in_place_or_moves():
-    """r1 fills its chunk of 2 beside r2's: its 2 tokens are copied to a chunk of 4. r2 then joins the half that it left."""
+    """r1 fills its chunk of 2 beside r2's: its 2 tokens move to a chunk of 4. r2 then joins the half that it left."""
     result = run_memory(fixed_trace([(2, 2), (2, 3)]), make_policy("buddy", 16), step_time=1.0)
     assert result.summary.num_copied_tokens == 4, "r1's two and, as its chunk was the upper buddy, r2's two"
     alone = run_memory(fixed_trace([(2, 9)]), make_policy("buddy", 16), step_time=1.0)
@@ -294,7 +294,7 @@ def test_the_series_is_thin_and_covers_the_run():
     [
         (lambda: make_policy("best", 10), "policy must be one of max, pow2"),
         (lambda: make_policy("paged", 8, block_size=9), r"block_size must be in \[1, 8\]"),
-        (lambda: make_policy("paged", 0), "block_size must be in"),
+        (lambda: make_policy("paged", 0), "capacity must be"),
         (lambda: make_policy("max", 0), "capacity must be"),
         (lambda: make_policy("max", 8, max_model_len=0), "max_model_len must be"),
     ],

@@ -56,8 +56,7 @@ def test_the_map_shows_each_slot_when_there_is_room_for_all():
     assert letters == ["uuurff", "uuuuff"]
 
 
-@pytest.mark.parametrize("ending", ["png", "svg"])
-@pytest.mark.parametrize("command", ["memory", "schedule"])
+@pytest.mark.parametrize(("command", "ending"), [("memory", "png"), ("memory", "svg"), ("schedule", "png")])
 def test_a_picture_is_written(command, ending, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     path = tmp_path / f"picture.{ending}"

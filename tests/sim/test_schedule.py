@@ -1,4 +1,4 @@
-"""The step simulator: limits kept, nobody lost, times that add up, and closed forms for static and continuous batching."""
+"""The step simulator: limits kept, nobody lost, times that add up, closed forms for both ways of batching."""
 
 import heapq
 from collections import Counter

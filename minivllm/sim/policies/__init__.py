@@ -13,12 +13,12 @@ from minivllm.sim.policies.paged import PagedPolicy
 __all__ = ["DESCRIPTIONS", "POLICIES", "make_policy"]
 
 DESCRIPTIONS = {
-    "max": "contiguous, max_model_len for everyone; the paper's Orca (Max)",
-    "pow2": "contiguous, answers rounded up to a power of two; Orca (Pow2)",
-    "oracle": "contiguous, the true length, which nobody knows; Orca (Oracle)",
+    "max": "contiguous, max_model_len for everyone: Orca (Max)",
+    "pow2": "contiguous, answer rounded to a power of two: Orca (Pow2)",
+    "oracle": "contiguous, the true length, if one knew: Orca (Oracle)",
     "buddy": "contiguous, grown on demand: a full chunk is doubled",
     "paged": "blocks on demand: PagedAttention, on the engine's block pool",
-    "max-first-fit": "max, on a first-fit allocator instead of a buddy allocator",
+    "max-first-fit": "max, first fit instead of a buddy allocator",
     "pow2-first-fit": "pow2, likewise",
     "oracle-first-fit": "oracle, likewise",
 }
@@ -34,6 +34,8 @@ def make_policy(name: str, capacity: int, *, block_size: int = 16, max_model_len
     """
     if name not in POLICIES:
         raise ValueError(f"policy must be one of {', '.join(POLICIES)}, not {name!r}")
+    if capacity < 1:
+        raise ValueError(f"capacity must be at least 1, not {capacity}")
     if max_model_len < 1:
         raise ValueError(f"max_model_len must be at least 1, not {max_model_len}")
     if name == "paged":

@@ -33,6 +33,13 @@ def listed_words(maker: Maker) -> list[Exchange]:
     return [_exchange(maker, f"{operation}_listed", operation, words)]
 
 
+def _other_word(maker: Maker) -> str:
+    kind = maker.rng.random()
+    if kind < 0.15:
+        return str(maker.rng.randint(0, 9999))
+    return made_up_word(maker) if kind < 0.8 else maker.word("listed")
+
+
 def other_words(maker: Maker) -> list[Exchange]:
     """A word game on words outside the list: made up for training, the `unseen` list for evaluation."""
     rng = maker.rng
@@ -41,7 +48,7 @@ def other_words(maker: Maker) -> list[Exchange]:
     if maker.split == "held_out":
         words = rng.sample(maker.lexicon.words["unseen"], max(2, count))
     else:
-        words = [made_up_word(maker) if rng.random() < 0.75 else maker.word("listed") for _ in range(count)]
+        words = [_other_word(maker) for _ in range(count)]
         if rng.random() < 0.1:
             words = [word.capitalize() for word in words]
     words = list(dict.fromkeys(words))
