@@ -40,16 +40,15 @@ class InputProcessor:
         return text, token_ids if limit is None else token_ids[max(0, len(token_ids) - limit) :]
 
     def _tokenize(self, prompt: Prompt) -> tuple[str | None, list[int]]:
+        given: Any = prompt
         if isinstance(prompt, Mapping):
-            prompt = prompt.get("prompt_token_ids", prompt.get("prompt"))  # type: ignore[assignment]
-        if isinstance(prompt, str):
+            given = prompt.get("prompt_token_ids", prompt.get("prompt"))
+        if isinstance(given, str):
             if self.tokenizer is None:
                 raise ValueError("prompt is text, but the model folder has no tokenizer: pass token ids")
-            return prompt, self.tokenizer.encode(prompt)
-        if isinstance(prompt, Sequence) and all(
-            isinstance(i, int) and not isinstance(i, bool) for i in prompt
-        ):
-            return None, list(prompt)
+            return given, self.tokenizer.encode(given)
+        if isinstance(given, Sequence) and all(isinstance(i, int) and not isinstance(i, bool) for i in given):
+            return None, list(given)
         raise ValueError(
             "prompt must be a string, a list of token ids, or a dict with 'prompt' or 'prompt_token_ids'"
         )
@@ -76,7 +75,9 @@ class InputProcessor:
             raise ValueError("bad_words needs a tokenizer, and the model folder has none: use logit_bias")
         allowed = params.allowed_token_ids
         if params.min_tokens and allowed is not None and self._stop_token_ids(params).issuperset(allowed):
-            raise ValueError("allowed_token_ids holds only tokens that end the text, which min_tokens forbids")
+            raise ValueError(
+                "allowed_token_ids holds only tokens that end the text, which min_tokens forbids"
+            )
 
     def make_requests(
         self, request_id: str, token_ids: list[int], params: SamplingParams, number: int

@@ -8,7 +8,8 @@ from typing import Any
 from tqdm import tqdm
 
 from minivllm.config import EngineConfig
-from minivllm.engine import LLMEngine, Prompt
+from minivllm.engine import LLMEngine
+from minivllm.input_processor import Prompt
 from minivllm.outputs import RequestOutput
 from minivllm.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 
@@ -87,7 +88,7 @@ class LLM:
     def _complete(
         self,
         prompts: Sequence[Prompt],
-        params: Sequence[SamplingParams] | Sequence[BeamSearchParams],
+        params: Sequence[SamplingParams | BeamSearchParams],
         priority: Sequence[int],
         use_tqdm: bool,
     ) -> list[RequestOutput]:
@@ -144,7 +145,8 @@ class LLM:
             add_generation_prompt=add_generation_prompt,
             tokenize=False,
         )
-        return tokenizer.encode(text, add_special_tokens=False)
+        token_ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
+        return token_ids
 
     def _one_for_each(self, params: Any, count: int) -> list[SamplingParams]:
         if params is None:

@@ -114,7 +114,7 @@ class Request:
         token_id = self.output_token_ids[-1]
         if token_id in self.stop_token_ids and self.num_output_tokens > self.sampling_params.min_tokens:
             self.status = RequestStatus.FINISHED_STOPPED
-            if token_id in self.sampling_params.stop_token_ids:
+            if token_id in (self.sampling_params.stop_token_ids or ()):
                 self.stop_reason = token_id
             return True
         if self.num_output_tokens >= self.max_tokens or self.num_tokens >= max_model_len:

@@ -67,9 +67,9 @@ def measure(args: argparse.Namespace, requests: list[BenchRequest]) -> dict[str,
     while engine.has_unfinished_requests():
         engine.step()
         tables = engine.kv_cache_manager.tables()
-        for request in engine.scheduler.running:
-            slots.written += request.num_computed_tokens
-            slots.paged += tables[request.request_id].capacity
+        for live in engine.scheduler.running:
+            slots.written += live.num_computed_tokens
+            slots.paged += tables[live.request_id].capacity
             slots.contiguous += engine.max_model_len
             num_request_steps += 1
     mean_length = slots.written / num_request_steps

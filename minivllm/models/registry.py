@@ -26,9 +26,7 @@ class ModelRegistry:
         """
         if architecture not in MODELS:
             supported = ", ".join(ModelRegistry.get_supported_archs())
-            raise ValueError(
-                f"model: architecture not supported: {architecture}. Supported: {supported}."
-            )
+            raise ValueError(f"model: architecture not supported: {architecture}. Supported: {supported}.")
         module, _, name = MODELS[architecture].partition(":")
         resolved: type = getattr(import_module(module), name)
         return resolved

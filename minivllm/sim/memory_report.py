@@ -139,7 +139,7 @@ def _summary(simulator: MemorySimulator, all_steps: _Totals, loaded: _Totals, pe
         num_steps=all_steps.num_steps,
         num_preemptions=simulator.num_preemptions,
         num_recomputed_tokens=simulator.num_recomputed_tokens,
-        num_copied_tokens=getattr(policy, "num_copied_tokens", 0),
+        num_copied_tokens=policy.num_copied_tokens,
     )
 
 

@@ -18,7 +18,7 @@ from minivllm.sim.stats import Distribution, percentile
 from minivllm.sim.trace import dataset_trace, fixed_trace
 
 UNIT = CostModel(per_step=1, per_token=0, per_context_token=0)  # a step takes a second: times count rounds
-SOME = settings(max_examples=40)
+SOME = settings(max_examples=50)
 LENGTHS = st.lists(st.tuples(st.integers(1, 20), st.integers(1, 12)), min_size=1, max_size=14)
 MAX_LEN = 32
 
@@ -45,6 +45,7 @@ def runs(draw):
     return fixed_trace(lengths, times), config
 
 
+@SOME
 @given(runs())
 def test_limits_are_kept_and_everybody_finishes(run):
     trace, config = run
@@ -63,6 +64,7 @@ def test_limits_are_kept_and_everybody_finishes(run):
         assert record.num_preemptions == sum(request.request_id in step.preempted for step in result.steps)
 
 
+@SOME
 @given(runs())
 def test_the_clock_is_the_cost_model_and_nothing_else(run):
     trace, config = run
@@ -84,6 +86,7 @@ def test_the_clock_is_the_cost_model_and_nothing_else(run):
         now = step.end
 
 
+@SOME
 @given(runs())
 def test_every_token_is_computed_once_for_each_life(run):
     trace, config = run
@@ -94,6 +97,7 @@ def test_every_token_is_computed_once_for_each_life(run):
     assert total >= needed if has_preemptions else total == needed
 
 
+@SOME
 @given(runs())
 def test_end_to_end_is_first_token_plus_the_rest_at_tpot(run):
     trace, config = run
@@ -105,6 +109,7 @@ def test_end_to_end_is_first_token_plus_the_rest_at_tpot(run):
         assert (record.tpot is None) == (n == 1)
 
 
+@SOME
 @given(runs())
 def test_a_prompt_is_whole_or_cut_as_asked(run):
     trace, config = run
@@ -117,6 +122,7 @@ def test_a_prompt_is_whole_or_cut_as_asked(run):
         assert prefills == [request.prompt_len]
 
 
+@SOME
 @given(LENGTHS, st.integers(1, 5))
 def test_a_static_batch_lasts_as_long_as_its_longest_answer(lengths, max_num_seqs):
     config = ScheduleConfig(batching="static", max_num_seqs=max_num_seqs, cost=UNIT)
@@ -126,6 +132,7 @@ def test_a_static_batch_lasts_as_long_as_its_longest_answer(lengths, max_num_seq
     assert [len(step.admitted) for step in result.steps if step.admitted] == [len(batch) for batch in batches]
 
 
+@SOME
 @given(LENGTHS, st.integers(1, 5))
 def test_continuous_batching_is_list_scheduling(lengths, max_num_seqs):
     """With room for all prompts, a request takes the first free slot for as many rounds as it has tokens."""
@@ -141,6 +148,7 @@ def test_continuous_batching_is_list_scheduling(lengths, max_num_seqs):
     assert summary.slot_utilization == pytest.approx(sum(o for _, o in lengths) / (max(ends) * max_num_seqs))
 
 
+@SOME
 @given(LENGTHS, st.integers(1, 5))
 def test_continuous_never_takes_more_rounds_than_static(lengths, max_num_seqs):
     rounds = {
@@ -163,6 +171,7 @@ def test_shortest_first_starts_in_order_of_work(lengths):
     assert order == sorted(range(len(lengths)), key=lambda i: (sum(lengths[i]), i))
 
 
+@SOME
 @given(LENGTHS, st.sampled_from([32, 40, 60]))
 def test_the_two_simulators_agree(lengths, capacity):
     """The memory simulator re-states the scheduler's rules on its own; block by block both must do the same."""

@@ -17,6 +17,7 @@ class MemoryPolicy(Protocol):
 
     name: str
     capacity: int  # token slots
+    num_copied_tokens: int  # so far, because a request's memory had to be moved
 
     def check_fits_alone(self, request: TraceRequest) -> None:
         """Raise ValueError, with a sentence, if the request could never be held. Asked while nothing is held."""

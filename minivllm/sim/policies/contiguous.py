@@ -37,6 +37,7 @@ class ContiguousPolicy:
     def __init__(self, name: str, allocator: Allocator, guess: Guess, max_model_len: int) -> None:
         self.name = name
         self.capacity = allocator.capacity
+        self.num_copied_tokens = 0
         self._allocator = allocator
         self._guess = guess
         self._max_model_len = max_model_len

@@ -27,6 +27,7 @@ class PagedPolicy:
             )
         self.name = name
         self.capacity = capacity
+        self.num_copied_tokens = 0
         self.block_size = block_size
         self._num_blocks = capacity // block_size
         self._pool = BlockPool(
