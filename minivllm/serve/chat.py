@@ -42,7 +42,7 @@ async def _answer(backend: Backend, body: ChatCompletionRequest) -> Response:
     if body.max_completion_tokens is not None:
         body.max_tokens = body.max_completion_tokens
     try:
-        token_ids = await backend.renderer.encode_chat(body, is_bounded=body.truncate_prompt_tokens is None)
+        token_ids = await backend.renderer.encode_chat(body, must_fit=body.truncate_prompt_tokens is None)
     except ValueError as error:
         raise bad_request(str(error), "messages") from error
     token_ids = backend.fit(token_ids, body, "messages")

@@ -61,9 +61,9 @@ async def _token_ids(backend: Backend, body: CompletionRequest) -> list[list[int
     """The prompts as token ids that fit the context."""
     prompts = body.prompt
     if isinstance(prompts[0], str):
-        is_bounded = body.truncate_prompt_tokens is None
+        must_fit = body.truncate_prompt_tokens is None
         try:
-            prompts = await backend.renderer.encode(prompts, body.add_special_tokens, is_bounded=is_bounded)
+            prompts = await backend.renderer.encode(prompts, body.add_special_tokens, must_fit=must_fit)
         except ValueError as error:
             raise bad_request(str(error), "prompt") from error
     return [backend.fit(token_ids, body, "prompt") for token_ids in prompts]

@@ -165,7 +165,8 @@ class InternalErrors:
 def describe_validation(errors: Sequence[Any]) -> tuple[str, str | None]:
     """One sentence for the first thing wrong with a body, and the field it is about."""
     first = errors[0]
-    location = [str(part) for part in first["loc"] if part != "body"]
+    # a body that may be of several models names the model, too: (body, TokenizeTextRequest, prompt)
+    location = [str(part) for part in first["loc"] if part != "body" and not str(part)[:1].isupper()]
     if first["type"] == "json_invalid":
         return f"The body is not valid JSON: {first['ctx']['error']} at character {location[0]}.", None
     text = str(first["msg"]).removeprefix("Value error, ")

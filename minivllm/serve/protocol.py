@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 MAX_PROMPTS = 1024
 MAX_STOP_STRINGS = 4
+MAX_STRING_CHARS = 1024  # of a stop string or a bad word
 MAX_BAD_WORDS = 128
 MAX_LOGIT_BIAS = 1024
 MAX_STOP_TOKEN_IDS = 1024
@@ -83,6 +84,8 @@ def check_stop(stop: Any) -> Any:
         raise ValueError("stop must be a non-empty string or a list of non-empty strings")
     if len(stop) > MAX_STOP_STRINGS:
         raise ValueError(f"stop holds {len(stop)} strings; at most {MAX_STOP_STRINGS} are served")
+    if max(map(len, stop), default=0) > MAX_STRING_CHARS:
+        raise ValueError(f"stop holds a string of more than {MAX_STRING_CHARS} characters")
     return stop
 
 
@@ -128,6 +131,7 @@ def check_content(content: Any) -> Any:
 
 
 Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+ShortString = Annotated[str, Field(max_length=MAX_STRING_CHARS)]
 TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=MAX_STOP_TOKEN_IDS)]
 
 
@@ -160,7 +164,7 @@ class SamplingFields(Strict):
     ignore_eos: bool | None = None
     skip_special_tokens: bool | None = None
     allowed_token_ids: list[int] | None = None
-    bad_words: Annotated[list[str], Field(max_length=MAX_BAD_WORDS)] | None = None
+    bad_words: Annotated[list[ShortString], Field(max_length=MAX_BAD_WORDS)] | None = None
     truncate_prompt_tokens: Annotated[int, Field(ge=-1, le=2**31)] | None = None
     truncation_side: Literal["left", "right"] = "left"
     priority: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)] = 0

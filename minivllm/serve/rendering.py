@@ -9,6 +9,7 @@ import asyncio
 import copy
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from jinja2.exceptions import TemplateError
@@ -16,6 +17,7 @@ from jinja2.exceptions import TemplateError
 from minivllm.serve.protocol import ChatFields
 
 T = TypeVar("T")
+MAX_CHARS = 2**18  # takes a third of a second; of text that need not fit the context
 
 
 class Renderer:
@@ -28,7 +30,7 @@ class Renderer:
         self._tokenizer = copy.deepcopy(tokenizer)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="minivllm-tokenizer")
         longest_token = max(map(len, tokenizer.get_vocab())) if tokenizer is not None else 0
-        self._max_chars = max_model_len * longest_token
+        self._fitting_chars = max_model_len * longest_token
         self._max_model_len = max_model_len
 
     def close(self) -> None:
@@ -36,23 +38,24 @@ class Renderer:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def encode(
-        self, texts: Sequence[str], add_special_tokens: bool, *, is_bounded: bool = True
+        self, texts: Sequence[str], add_special_tokens: bool, *, must_fit: bool = True
     ) -> list[list[int]]:
-        """Token ids of each text; with `is_bounded` a text that cannot fit the context is not even tokenized."""
+        """Token ids of each text; with `must_fit` a text that cannot fit the context is not even tokenized."""
         tokenizer = self._need_tokenizer()
-        for text in texts if is_bounded else ():
-            self._check_chars(len(text))
-        return await self._run(
-            lambda: [tokenizer.encode(text, add_special_tokens=add_special_tokens) for text in texts]
-        )
+        for text in texts:
+            self._check_chars(len(text), must_fit)
+        # one job for each: those of other requests come in between, and a cancelled request has no more of them
+        return [
+            await self._run(partial(tokenizer.encode, text, add_special_tokens=add_special_tokens))
+            for text in texts
+        ]
 
-    async def encode_chat(self, chat: ChatFields, *, is_bounded: bool = True) -> list[int]:
+    async def encode_chat(self, chat: ChatFields, *, must_fit: bool = True) -> list[int]:
         """Token ids of a conversation, written out by the model's own chat template."""
         tokenizer = self._need_tokenizer()
         if not tokenizer.chat_template:
             raise ValueError("messages need a chat template, and this model has none: use /v1/completions")
-        if is_bounded:
-            self._check_chars(sum(len(message.content) for message in chat.messages))
+        self._check_chars(sum(len(message.content) for message in chat.messages), must_fit)
         return await self._run(lambda: _encode_chat(tokenizer, chat))
 
     async def decode(self, token_ids: Sequence[int]) -> str:
@@ -70,12 +73,15 @@ class Renderer:
             raise ValueError("prompt must be token ids: this model has no tokenizer")
         return self._tokenizer
 
-    def _check_chars(self, num_chars: int) -> None:
-        if num_chars > self._max_chars:
+    def _check_chars(self, num_chars: int, must_fit: bool) -> None:
+        if must_fit and num_chars > self._fitting_chars:
             raise ValueError(
                 f"prompt has {num_chars} characters, which cannot fit into the context of "
                 f"{self._max_model_len} tokens: shorten it"
             )
+        limit = max(self._fitting_chars, MAX_CHARS)
+        if num_chars > limit:
+            raise ValueError(f"prompt has {num_chars} characters; at most {limit} are tokenized")
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

@@ -22,9 +22,9 @@ def tokenization_router(backend: Backend) -> APIRouter:
         backend.check_model(body.model)
         try:
             if isinstance(body, TokenizeTextRequest):
-                (ids,) = await renderer.encode([body.prompt], body.add_special_tokens, is_bounded=False)
+                (ids,) = await renderer.encode([body.prompt], body.add_special_tokens, must_fit=False)
             else:
-                ids = await renderer.encode_chat(body, is_bounded=False)
+                ids = await renderer.encode_chat(body, must_fit=False)
         except ValueError as error:
             raise bad_request(str(error)) from error
         strings = await renderer.token_strings(ids) if body.return_token_strs else None

@@ -29,12 +29,12 @@ SINGLES: dict[str, tuple[float, Callable[[Maker], list[Exchange]]]] = {
     "smalltalk": (4, smalltalk.smalltalk),
     "confused": (1.8, smalltalk.confused),
     "listed_words": (12, words.listed_words),
-    "other_words": (9, words.other_words),
+    "other_words": (11, words.other_words),
     "story": (1.2, stories.story),
     "continuation": (1.2, stories.continuation),
 }
 # What the conversation is mainly about: facts to look up, a story to ask about, or a mixture of single questions.
-THEMES = {"lookup": 0.42, "reading": 0.15, "mixed": 0.43}
+THEMES = {"lookup": 0.44, "reading": 0.08, "mixed": 0.48}
 TEXT_SHARE = 0.04  # rows of plain text, for completion without a chat
 
 

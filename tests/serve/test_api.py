@@ -222,6 +222,7 @@ def test_tokenize_and_detokenize(server):
         ("/detokenize", {"tokens": [2**31]}),
         ("/detokenize", {"tokens": [-1]}),
         ("/tokenize", {"prompt": 3}),
+        ("/tokenize", {"prompt": "a" * 1_000_000}),
         ("/tokenize", {}),
     ):
         assert server.post(path, json=body).status_code == 400, body

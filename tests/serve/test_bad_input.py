@@ -79,6 +79,8 @@ def test_n(server, value):
         ({"min_tokens": 10**9, "max_tokens": None}, "min_tokens"),
         ({"stop": ["a"] * 5}, "stop"),
         ({"stop": ""}, "stop"),
+        ({"stop": ["x" * 2000]}, "stop"),
+        ({"bad_words": ["x" * 2000]}, "bad_words"),
         ({"stop": [1]}, "stop"),
         ({"stop_token_ids": [-1]}, "stop_token_ids"),
         ({"stop_token_ids": list(range(2000))}, "stop_token_ids"),
@@ -155,6 +157,11 @@ def test_prompts_that_are_none(server, prompt):
 
 def test_prompt_that_is_missing(server):
     assert refused(server, "/v1/completions", {})["param"] == "prompt"
+
+
+def test_errors_of_tokenize_name_the_field(server):
+    assert refused(server, "/tokenize", {"prompt": 5})["param"] == "prompt"
+    assert refused(server, "/detokenize", {"tokens": "5"})["param"] == "tokens"
 
 
 def test_number_of_prompts(server):
