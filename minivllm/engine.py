@@ -17,7 +17,7 @@ from minivllm.core.scheduler import Scheduler, SchedulerConfig
 from minivllm.core.scheduler_output import RequestUpdate, SchedulerOutput
 from minivllm.input_processor import InputProcessor, Prompt
 from minivllm.output_processor import OutputProcessor
-from minivllm.outputs import EngineStats, RequestOutput
+from minivllm.outputs import BlockMap, EngineStats, RequestOutput
 from minivllm.request import Request, RequestStatus
 from minivllm.sampling_params import BeamSearchParams, SamplingParams
 from minivllm.tokenizer import load_tokenizer
@@ -269,15 +269,18 @@ class LLMEngine:
             finished=dict(self._finished),
         )
 
-    def block_map(self) -> dict[str, Any]:
-        """Who holds which block, for pictures."""
+    def block_map(self) -> BlockMap:
+        """Who holds which block, and how far each is filled: one value for every picture."""
         manager = self.kv_cache_manager
-        return {
-            "num_blocks": manager.pool.num_blocks,
-            "block_size": manager.block_size,
-            "free": manager.pool.num_free_blocks,
-            "requests": {request_id: table.block_ids for request_id, table in manager.tables().items()},
-        }
+        tables = manager.tables()
+        running = [request for request in self.scheduler.running if request.request_id in tables]
+        return BlockMap(
+            num_blocks=manager.pool.num_blocks,
+            block_size=manager.block_size,
+            holders={r.request_id: tuple(tables[r.request_id].block_ids) for r in running},
+            num_computed_tokens={r.request_id: r.num_computed_tokens for r in running},
+            cached=frozenset(b.block_id for b in manager.pool.blocks if b.block_hash is not None),
+        )
 
 
 def _common_window(layer_windows: Sequence[int | None]) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -61,6 +62,35 @@ class RequestOutput:
     metrics: RequestMetrics | None = None
     lora_request: None = None
     num_cached_tokens: int = 0  # prompt tokens whose keys and values came from the prefix cache
+
+
+@dataclass(frozen=True)
+class BlockMap:
+    """A snapshot of the KV cache's blocks, for pictures. Block 0 is the null block."""
+
+    num_blocks: int
+    block_size: int
+    holders: Mapping[str, tuple[int, ...]]  # request id -> its physical blocks in logical order
+    num_computed_tokens: Mapping[str, int]
+    cached: frozenset[int] = frozenset()  # blocks that the prefix cache can find
+
+    def filled(self) -> dict[int, int]:
+        """Block id -> how many of its slots hold a token of a live request."""
+        filled: dict[int, int] = {}
+        for request_id, block_ids in self.holders.items():
+            left = self.num_computed_tokens[request_id]
+            for block_id in block_ids:
+                filled[block_id] = max(filled.get(block_id, 0), min(self.block_size, left))
+                left = max(0, left - self.block_size)
+        return filled
+
+    def owners(self) -> dict[int, list[str]]:
+        """Block id -> the requests that hold it."""
+        owners: dict[int, list[str]] = {}
+        for request_id, block_ids in self.holders.items():
+            for block_id in block_ids:
+                owners.setdefault(block_id, []).append(request_id)
+        return owners
 
 
 @dataclass(frozen=True)

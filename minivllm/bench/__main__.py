@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from minivllm.bench import kv_waste, prefix_caching, report, scheduler_cost, sharing, throughput
+from minivllm.bench import kv_waste, picture, prefix_caching, report, scheduler_cost, sharing, throughput
 
 COMMANDS = {
     "throughput": throughput,
     "kv-waste": kv_waste,
     "prefix-caching": prefix_caching,
     "sharing": sharing,
+    "picture": picture,
     "scheduler-cost": scheduler_cost,
 }
 

@@ -99,7 +99,9 @@ def conversation(maker: Maker, num_tokens: int, mixture: Mixture) -> list[Exchan
 def _num_facts(rng: random.Random, num_tokens: int) -> int:
     """How many facts a text gets: often few, so that looking up is learned at all, and up to 4/5 of the row."""
     most = 0.8 * num_tokens / 9  # a fact takes about 9 tokens
-    return int(rng.uniform(2, most) if rng.random() < 0.4 else math.exp(rng.uniform(math.log(2), math.log(most))))
+    return int(
+        rng.uniform(2, most) if rng.random() < 0.4 else math.exp(rng.uniform(math.log(2), math.log(most)))
+    )
 
 
 def _size(exchange: Exchange) -> int:

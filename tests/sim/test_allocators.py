@@ -52,7 +52,8 @@ def expected_buddy(cells, size):
     return (fitting[0][1], chunk) if fitting else None
 
 
-OPERATIONS = st.lists(st.tuples(st.booleans(), st.integers(1, 24)), max_size=50)
+# Mostly small sizes: many live at a time, so that holes of equal size stand side by side and apart.
+OPERATIONS = st.lists(st.tuples(st.booleans(), st.sampled_from([1, 1, 2, 2, 3, 4, 5, 8, 24])), max_size=50)
 
 
 @pytest.mark.parametrize(
