@@ -9,7 +9,15 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from minivllm.config import ATTENTION_BACKENDS, DTYPES, LOAD_FORMATS, EngineConfig, resolve_model
+from minivllm.config import (
+    ATTENTION_BACKENDS,
+    DTYPES,
+    LOAD_FORMATS,
+    PREEMPTION_MODES,
+    SCHEDULING_POLICIES,
+    EngineConfig,
+    resolve_model,
+)
 from minivllm.serve.settings import ServerSettings
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
@@ -19,12 +27,18 @@ ENGINE_FLAGS: dict[str, dict[str, tuple[dict[str, Any], str]]] = {
     "model": {
         "tokenizer": ({}, "folder or hub id of the tokenizer; default: the model's own"),
         "revision": ({}, "revision of a hub id"),
-        "trust_remote_code": ({"action": "store_true"}, "run code that comes with the model"),
+        "trust_remote_code": (
+            {"action": "store_true"},
+            "let a tokenizer run its own code (a model never may)",
+        ),
         "load_format": ({"choices": LOAD_FORMATS}, "dummy = random weights"),
         "dtype": ({"choices": DTYPES}, "auto = the checkpoint's on a GPU, float32 on a CPU"),
         "device": ({}, "auto = cuda where there is one, else cpu"),
         "attention_backend": ({"choices": ATTENTION_BACKENDS}, "how attention is computed"),
-        "enforce_eager": ({"action": argparse.BooleanOptionalAction}, "no CUDA graphs"),
+        "enforce_eager": (
+            {"action": argparse.BooleanOptionalAction},
+            "accepted; CUDA graphs are not built yet",
+        ),
         "seed": ({"type": int}, "seed of requests that bring none"),
         "max_model_len": ({"type": int}, "tokens of prompt and answer together; default: the model's"),
         "max_logprobs": ({"type": int}, "most logprobs that a request may ask for"),
@@ -47,6 +61,17 @@ ENGINE_FLAGS: dict[str, dict[str, tuple[dict[str, Any], str]]] = {
             "compute long prompts in pieces",
         ),
         "long_prefill_token_threshold": ({"type": int}, "longest piece of a prompt; 0 = no limit of its own"),
+        "scheduling_policy": ({"choices": SCHEDULING_POLICIES}, "who comes first"),
+        "max_num_queued_reqs": ({"type": int}, "more waiting requests than this are refused with 503"),
+        "preemption_mode": (
+            {"choices": PREEMPTION_MODES},
+            "what happens to the blocks of a preempted request",
+        ),
+        "swap_space": ({"type": float}, "GiB of CPU memory for the blocks of preempted requests"),
+        "enable_static_batching": (
+            {"action": "store_true"},
+            "no continuous batching, to see what it is worth",
+        ),
     },
 }
 

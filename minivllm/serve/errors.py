@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from minivllm.async_engine import EngineDeadError
+from minivllm.core.scheduler import QueueFullError
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ def error_of(error: Exception) -> tuple[int, dict[str, Any]]:
     """Status and body for whatever went wrong while a request was served."""
     if isinstance(error, APIError):
         return error.status, error.body
-    if isinstance(error, EngineDeadError):
+    if isinstance(error, (EngineDeadError, QueueFullError)):
         return 503, error_body(503, str(error))
     logger.error("A request failed for a reason of our own.", exc_info=error)
     return 500, error_body(500, "The server failed on this request. Its log says why.")
@@ -130,6 +131,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
     app.add_exception_handler(APIError, on_api_error)
     app.add_exception_handler(EngineDeadError, on_api_error)
+    app.add_exception_handler(QueueFullError, on_api_error)
     app.add_exception_handler(RequestValidationError, on_validation_error)
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_middleware(InternalErrors)
