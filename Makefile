@@ -9,6 +9,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 PORT ?= 8000
 SERVE_ARGS ?=
+LAB_ARGS ?=
 PYTEST_ARGS ?=
 
 VENV := .venv
@@ -34,7 +35,7 @@ test: $(VENV)/.installed-test ## run the whole test suite
 
 lab: $(VENV)/.installed-lab ## open JupyterLab on notebooks/
 	@find notebooks -name '*.ipynb' -exec $(VENV)/bin/jupyter trust {} +
-	@$(VENV)/bin/jupyter lab --notebook-dir=notebooks
+	@$(VENV)/bin/jupyter lab --allow-root --notebook-dir=notebooks $(LAB_ARGS)
 
 lint: $(VENV)/.installed-dev ## check style and types
 	@$(RUN) -m ruff check .

@@ -11,7 +11,7 @@ from minivllm.config import EngineConfig
 from minivllm.engine import LLMEngine
 from minivllm.input_processor import Prompt
 from minivllm.outputs import RequestOutput
-from minivllm.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
+from minivllm.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams, sampling_defaults
 
 Message = Mapping[str, Any]  # {"role": "user", "content": "..."}
 
@@ -44,9 +44,7 @@ class LLM:
 
     def get_default_sampling_params(self) -> SamplingParams:
         """What the model's generation_config.json recommends, over the defaults of SamplingParams."""
-        known = SamplingParams.__dataclass_fields__
-        defaults = self.llm_engine.model_config.generation_defaults
-        return SamplingParams(**{name: value for name, value in defaults.items() if name in known})
+        return SamplingParams(**sampling_defaults(self.llm_engine.model_config.generation_defaults))
 
     def generate(
         self,

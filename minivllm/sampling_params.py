@@ -18,6 +18,7 @@ GREEDY_EPSILON = 1e-5  # a temperature below this means greedy
 MIN_TEMPERATURE = 1e-2  # a smaller one (that is not greedy) is raised to this: dividing by less overflows
 MAX_N = 16384
 MAX_INT64 = 2**63 - 1
+_FROM_GENERATION_CONFIG = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 SWITCHES = (
     "ignore_eos",
     "detokenize",
@@ -292,3 +293,16 @@ def _show(value: Any) -> str:
     except ValueError:  # it holds an int of more digits than Python prints
         text = type(value).__name__
     return text if len(text) <= 40 else text[:37] + "..."
+
+
+def sampling_defaults(generation_config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model's generation_config.json says about sampling, as fields of SamplingParams.
+
+    `do_sample: false` means greedy, as it does in transformers (vLLM does not read it).
+    """
+    given = {
+        name: value for name in _FROM_GENERATION_CONFIG if (value := generation_config.get(name)) is not None
+    }
+    if generation_config.get("do_sample") is False:
+        given["temperature"] = 0.0
+    return given

@@ -51,7 +51,9 @@ async def until(condition, seconds=5.0):
 
 
 def is_empty(async_engine) -> bool:
-    return async_engine.stats.num_running_reqs == 0 and async_engine.stats.num_free_blocks == fake.NUM_BLOCKS - 1
+    return (
+        async_engine.stats.num_running_reqs == 0 and async_engine.stats.num_free_blocks == fake.NUM_BLOCKS - 1
+    )
 
 
 def test_many_requests_at_once_each_get_their_own_answer(async_engine):

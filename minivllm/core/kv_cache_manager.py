@@ -225,7 +225,9 @@ class KVCacheManager:
         if parent is None or parent.request_id not in self._tables:
             return False
         num_shared = request.num_prompt_tokens - 1
-        if request.num_output_tokens > 0 or self._num_filled_tokens.get(parent.request_id, 0) < num_shared:
+        if num_shared == 0 or request.num_output_tokens > 0:
+            return False
+        if self._num_filled_tokens.get(parent.request_id, 0) < num_shared:
             return False
         first_seen = 0 if self.window is None else max(0, num_shared - self.window + 1)
         table = self._tables[parent.request_id]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from minivllm.async_engine import AsyncLLMEngine, RequestStream
 from minivllm.outputs import RequestOutput
-from minivllm.sampling_params import RequestOutputKind, SamplingParams
+from minivllm.sampling_params import RequestOutputKind, SamplingParams, sampling_defaults
 from minivllm.serve.errors import APIError, bad_request
 from minivllm.serve.metrics import ServerMetrics
 from minivllm.serve.protocol import PromptTokensDetails, SamplingFields, Usage
@@ -19,7 +19,6 @@ from minivllm.serve.rendering import Renderer
 from minivllm.serve.settings import ServerSettings
 
 DEFAULT_MAX_TOKENS = 16  # of a completion; a chat may fill the context
-_FROM_GENERATION_CONFIG = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 _PASSED_ON = (
     *(
         "n",
@@ -167,16 +166,3 @@ class Backend:
             cached = sum(output.num_cached_tokens for output in outputs)
             usage.prompt_tokens_details = PromptTokensDetails(cached_tokens=cached)
         return usage
-
-
-def sampling_defaults(generation_config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a model's generation_config.json says about sampling, as fields of SamplingParams.
-
-    `do_sample: false` means greedy, as it does in transformers (vLLM does not read it).
-    """
-    given = {
-        name: value for name in _FROM_GENERATION_CONFIG if (value := generation_config.get(name)) is not None
-    }
-    if generation_config.get("do_sample") is False:
-        given["temperature"] = 0.0
-    return given

@@ -123,6 +123,9 @@ class MemorySimulator:
         """Write the last sampled token, sample the next. False: `live` had to go itself."""
         while not self.policy.append(live.request.request_id):
             victim = self._running[-1]
+            assert len(self._running) > 1, (
+                f"policy {self.policy.name} refuses to grow a request that is alone"
+            )
             yield from self._preempt(victim)
             if victim is live:
                 return False
@@ -142,6 +145,9 @@ class MemorySimulator:
         while self._waiting and len(self._running) < self._max_num_seqs:
             live = self._waiting[0]
             if not self.policy.admit(live.request, live.num_tokens):
+                assert self._running, (
+                    f"policy {self.policy.name} refuses a request although nobody holds memory"
+                )
                 return
             self._running.append(self._waiting.popleft())
             live.num_sampled += 1

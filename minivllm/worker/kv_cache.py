@@ -6,9 +6,11 @@ Llama-2-7B in 16 bits that is 2 x 32 x 128 x 2 bytes x 32 layers = 512 KiB.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from minivllm.attention.metadata import LayerKVCache
@@ -73,8 +75,16 @@ def allocate_kv_caches(
     for spec in specs:
         shape = (num_blocks, block_size, spec.num_kv_heads, spec.head_size)
         dtype = getattr(torch, spec.dtype)
-        caches.append(LayerKVCache(*(torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))))
+        caches.append(LayerKVCache(_zeros(shape, dtype, device), _zeros(shape, dtype, device)))
     return caches
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """On a CPU from numpy, whose zeros take memory only where something is written; torch would write it all now."""
+    num_bytes = math.prod(shape) * dtype.itemsize
+    if device.type != "cpu" or num_bytes == 0:
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(num_bytes, dtype=np.uint8)).view(dtype).view(shape)
 
 
 def move_blocks(

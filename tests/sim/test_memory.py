@@ -335,6 +335,17 @@ def test_options_out_of_range_get_a_sentence(option):
         simulate_memory(fixed_trace([(1, 1)]), make_policy("paged", 32), **option)
 
 
+@pytest.mark.parametrize(
+    ("method", "word"), [("admit", "although nobody holds memory"), ("append", "that is alone")]
+)
+def test_a_policy_that_breaks_its_promise_is_stopped(method, word, monkeypatch):
+    """Otherwise the simulation would never end."""
+    policy = make_policy("paged", 32)
+    monkeypatch.setattr(policy, method, lambda *_: False)
+    with pytest.raises(AssertionError, match=word):
+        list(simulate_memory(fixed_trace([(1, 2)]), policy))
+
+
 def test_a_ledger_refuses_what_cannot_be():
     ledger = Ledger()
     ledger.open("a", need=2, used=2, allocated=4)
