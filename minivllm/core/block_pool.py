@@ -11,22 +11,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 
-from minivllm.core.prefix_cache import BlockHash, PrefixCache
+from minivllm.core.block import BlockHash, KVCacheBlock
+from minivllm.core.prefix_cache import PrefixCache
 
 NULL_BLOCK_ID = 0
-
-
-@dataclass(slots=True, eq=False)
-class KVCacheBlock:
-    """One physical block: room for `block_size` tokens' keys and values in every layer."""
-
-    block_id: int
-    ref_cnt: int = 0  # how many block tables hold this block
-    block_hash: BlockHash | None = None  # set while the block's full content may be found by the prefix cache
-    prev_free: KVCacheBlock | None = field(default=None, repr=False)
-    next_free: KVCacheBlock | None = field(default=None, repr=False)
 
 
 class FreeBlockQueue:

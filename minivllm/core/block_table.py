@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from minivllm.core.block_pool import KVCacheBlock
+from minivllm.core.block import KVCacheBlock
 
 
 def cdiv(numerator: int, denominator: int) -> int:

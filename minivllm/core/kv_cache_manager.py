@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from minivllm.core.block_pool import BlockPool, KVCacheBlock
+from minivllm.core.block import BlockHash, KVCacheBlock
+from minivllm.core.block_pool import BlockPool
 from minivllm.core.block_table import BlockTable, cdiv
-from minivllm.core.prefix_cache import BlockHash
 from minivllm.core.request_hashes import RequestHashes
 from minivllm.core.scheduler_output import BlockOperations
 from minivllm.core.swap import SwapSpace

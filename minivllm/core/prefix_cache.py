@@ -11,12 +11,9 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from minivllm.core.block_pool import KVCacheBlock
+from minivllm.core.block import BlockHash, KVCacheBlock
 
-BlockHash = bytes  # 32 bytes of sha256
 ROOT_HASH: BlockHash = hashlib.sha256(b"minivllm prefix cache root").digest()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from minivllm.core.prefix_cache import ROOT_HASH, BlockHash, hash_block_tokens
+from minivllm.core.block import BlockHash
+from minivllm.core.prefix_cache import ROOT_HASH, hash_block_tokens
 from minivllm.request import Request
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from minivllm.core.block_pool import BlockPool, KVCacheBlock
+from minivllm.core.block import KVCacheBlock
+from minivllm.core.block_pool import BlockPool
 
 
 @dataclass(frozen=True)

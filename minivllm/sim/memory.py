@@ -94,9 +94,7 @@ class MemorySimulator:
             yield from self._arrive()
             num_preemptions = self.num_preemptions
             yield from self._grow()
-            if (
-                self.num_preemptions == num_preemptions
-            ):  # somebody just lost its memory: nothing for newcomers
+            if self.num_preemptions == num_preemptions:  # after a preemption nothing is left for newcomers
                 yield from self._admit()
             yield from self._emit("step")
             yield from self._finish()

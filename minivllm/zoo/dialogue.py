@@ -22,19 +22,19 @@ SYSTEM_PROMPTS = (
 
 # Share of each kind of scene among the short ones; single questions that need no text before them.
 SINGLES: dict[str, tuple[float, Callable[[Maker], list[Exchange]]]] = {
-    "glossary": (9, glossary.definition),
+    "glossary": (7, glossary.definition),
     "cross_reference": (1, glossary.cross_reference),
     "chinese": (1.6, glossary.chinese),
     "unknown": (2.5, glossary.unknown),
     "smalltalk": (4, smalltalk.smalltalk),
     "confused": (1.8, smalltalk.confused),
-    "listed_words": (12, words.listed_words),
-    "other_words": (11, words.other_words),
+    "listed_words": (13, words.listed_words),
+    "other_words": (16, words.other_words),
     "story": (1.2, stories.story),
     "continuation": (1.2, stories.continuation),
 }
 # What the conversation is mainly about: facts to look up, a story to ask about, or a mixture of single questions.
-THEMES = {"lookup": 0.44, "reading": 0.08, "mixed": 0.48}
+THEMES = {"lookup": 0.25, "reading": 0.08, "mixed": 0.67}
 TEXT_SHARE = 0.04  # rows of plain text, for completion without a chat
 
 

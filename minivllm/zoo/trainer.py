@@ -68,7 +68,7 @@ class Trainer:
     def batch(self, length: int) -> tuple[torch.Tensor, list[list[str]]]:
         """Token ids [rows, length + 1] of this step and the skill of every token."""
         mixture = self.mixture
-        if length >= 1024:  # long rows are mostly there for long texts
+        if length >= 512:  # long rows are mostly there for long texts
             mixture = replace(mixture, themes={"lookup": 0.75, "mixed": 0.25}, text=0.01)
         num_rows = max(1, self.recipe.tokens_per_step // length)
         seeds = [f"{self.seed}:{self.progress.step}:{row}" for row in range(num_rows)]

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minivllm.core.block_pool import BlockPool, FreeBlockQueue, KVCacheBlock
+from minivllm.core.block import KVCacheBlock
+from minivllm.core.block_pool import BlockPool, FreeBlockQueue
 
 
 def ids(blocks):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minivllm.core.block_pool import KVCacheBlock
+from minivllm.core.block import KVCacheBlock
 from minivllm.core.block_table import BlockTable, cdiv
 
 

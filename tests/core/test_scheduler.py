@@ -1,8 +1,9 @@
 """The scheduler against a worker that is a dictionary: no model, random loads, every promise checked at every step.
 
-The worker knows only what a SchedulerOutput tells it. It keeps its own tables from the differences and a toy memory in
-which every slot holds the whole prefix that a real layer would have seen; so a wrong table, a lost update, a block reused
-too early or a token counted twice shows at once. Tokens are made up from the context, hence the same in every schedule.
+The worker knows only what a SchedulerOutput tells it. It keeps its own tables from the differences, and a toy
+memory in which every slot holds the whole prefix that a real layer would have seen; so a wrong table, a lost update,
+a block reused too early or a token counted twice shows at once. Tokens are made up from the context, hence the same
+in every schedule.
 """
 
 import dataclasses
@@ -221,7 +222,10 @@ class Harness:
             self.finish_step()
         assert not self.scheduler.has_work()
         assert self.rows == {} and self.scheduler.requests == {}
-        assert self.manager.tables() == {} and self.manager.pool.num_free_blocks == self.manager.pool.num_blocks - 1
+        assert (
+            self.manager.tables() == {}
+            and self.manager.pool.num_free_blocks == self.manager.pool.num_blocks - 1
+        )
         swap_pool = self.manager.swap_space.pool
         assert swap_pool.num_free_blocks == swap_pool.num_blocks - 1
         assert not any(map(len, (self.manager._hashes, self.manager._num_cached_blocks)))
@@ -235,7 +239,10 @@ def loads(draw):
     stem = draw(st.lists(st.integers(0, 4), max_size=12))
     jobs = []
     for _ in range(draw(st.integers(1, 6))):
-        prompt = [*stem[: draw(st.integers(0, len(stem)))], *draw(st.lists(st.integers(0, 4), max_size=8))] or [1]
+        prompt = [
+            *stem[: draw(st.integers(0, len(stem)))],
+            *draw(st.lists(st.integers(0, 4), max_size=8)),
+        ] or [1]
         jobs.append(
             Job(
                 tuple(prompt),
@@ -254,7 +261,8 @@ def loads(draw):
     num_swap_blocks = draw(st.sampled_from([0, 0, 5, 20]))
     config = SchedulerConfig(
         max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=draw(st.integers(max_num_seqs, max_num_seqs + 20)) + (0 if chunked else longest),
+        max_num_batched_tokens=draw(st.integers(max_num_seqs, max_num_seqs + 20))
+        + (0 if chunked else longest),
         max_model_len=longest,
         enable_chunked_prefill=chunked,
         long_prefill_token_threshold=draw(st.sampled_from([0, 0, 1, 2, 5])),
@@ -263,7 +271,8 @@ def loads(draw):
         preemption_mode="swap" if num_swap_blocks else "recompute",
     )
     num_blocks = 1 + -(-longest // B) + draw(st.integers(0, 6))
-    machine = dict(num_blocks=num_blocks, block_size=B, caching=draw(st.booleans()), num_swap_blocks=num_swap_blocks)
+    machine = {"num_blocks": num_blocks, "block_size": B, "num_swap_blocks": num_swap_blocks}
+    machine["caching"] = draw(st.booleans())
     depth = draw(st.integers(1, 2))
     machine["max_drafts"] = draw(st.sampled_from([0, 1, 3])) if depth == 1 else 0
     return config, machine, jobs, depth
@@ -299,17 +308,23 @@ def check_answers(harness, answers):
     for name, (job, choice) in answers.items():
         request, expected = harness.requests[name], alone(job, choice)
         if request.status is RequestStatus.FINISHED_ABORTED:
-            assert job.abort_at is not None and request.output_token_ids == expected[: request.num_output_tokens]
+            assert (
+                job.abort_at is not None and request.output_token_ids == expected[: request.num_output_tokens]
+            )
             continue
         assert request.output_token_ids == expected
         stopped = job.stops and expected[-1] == STOP
-        assert request.status is (RequestStatus.FINISHED_STOPPED if stopped else RequestStatus.FINISHED_LENGTH_CAPPED)
+        assert request.status is (
+            RequestStatus.FINISHED_STOPPED if stopped else RequestStatus.FINISHED_LENGTH_CAPPED
+        )
 
 
 def check_nobody_was_overtaken(harness, answers):
     """First come, first served, unless somebody waits for blocks that another is just computing for both."""
     names = [name for name in answers if name in harness.first_admissions]
-    came = sorted(names, key=lambda name: (answers[name][0].arrival, int(name[1:].split(".")[0]), answers[name][1]))
+    came = sorted(
+        names, key=lambda name: (answers[name][0].arrival, int(name[1:].split(".")[0]), answers[name][1])
+    )
     assert harness.first_admissions == came
 
 
@@ -337,14 +352,18 @@ def test_the_random_loads_reach_the_corners():
     """The test above is worth what its loads are worth: all of this must happen in them."""
     if not SEEN:
         pytest.skip("looks at what the test above has seen, which did not run")
-    assert min(SEEN[name] for name in ("preempted", "resumed", "hit", "aborted", "copied", "swapped")) >= 10, SEEN
+    assert (
+        min(SEEN[name] for name in ("preempted", "resumed", "hit", "aborted", "copied", "swapped")) >= 10
+    ), SEEN
 
 
-# -- worked examples ------------------------------------------------------------------------------------------------------
+# -- worked examples
 
 
 def test_three_prompts_of_800_tokens_share_a_budget_of_1024_fairly():
-    config = SchedulerConfig(max_num_batched_tokens=1024, long_prefill_token_threshold=400, max_model_len=2048)
+    config = SchedulerConfig(
+        max_num_batched_tokens=1024, long_prefill_token_threshold=400, max_model_len=2048
+    )
     harness = Harness(config, num_blocks=1000, block_size=16, caching=False)
     for name in "abc":
         harness.add(name, Job((1,) * 800, 5))
@@ -355,14 +374,18 @@ def test_three_prompts_of_800_tokens_share_a_budget_of_1024_fairly():
 
 
 def test_a_request_alone_is_not_held_to_the_threshold():
-    config = SchedulerConfig(max_num_batched_tokens=1024, long_prefill_token_threshold=400, max_model_len=2048)
+    config = SchedulerConfig(
+        max_num_batched_tokens=1024, long_prefill_token_threshold=400, max_model_len=2048
+    )
     harness = Harness(config, num_blocks=1000, block_size=16)
     harness.add("a", Job((1,) * 800, 5))
     assert harness.step() == {"a": 800}
 
 
 def test_without_a_threshold_the_first_prompt_takes_all_and_decoding_goes_on_beside_the_next():
-    harness = Harness(SchedulerConfig(max_num_batched_tokens=100, max_model_len=200), block_size=16, caching=False)
+    harness = Harness(
+        SchedulerConfig(max_num_batched_tokens=100, max_model_len=200), block_size=16, caching=False
+    )
     for name in "abc":
         harness.add(name, Job((1,) * 70, 5))
     assert harness.step() == {"a": 70, "b": 30}
@@ -381,7 +404,10 @@ def test_without_chunked_prefill_a_prompt_waits_until_it_fits_whole_and_nobody_o
 
 def test_without_chunked_prefill_a_threshold_does_not_block_the_queue():
     config = SchedulerConfig(
-        max_num_batched_tokens=100, max_model_len=100, enable_chunked_prefill=False, long_prefill_token_threshold=10
+        max_num_batched_tokens=100,
+        max_model_len=100,
+        enable_chunked_prefill=False,
+        long_prefill_token_threshold=10,
     )
     harness = Harness(config, block_size=16, caching=False)
     for name in "ab":
@@ -433,10 +459,12 @@ def test_the_prefix_cache_gives_a_victim_its_blocks_back():
     assert out.num_computed_tokens["b"] == 4  # b's first block was never needed by anybody else
 
 
-# -- the door, and ends from outside -----------------------------------------------------------------------------------------
+# -- the door, and ends from outside -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("prompt, max_tokens, fits", [(8, 5, True), (8, 6, False), (12, 1, True), (13, 1, False)])
+@pytest.mark.parametrize(
+    "prompt, max_tokens, fits", [(8, 5, True), (8, 6, False), (12, 1, True), (13, 1, False)]
+)
 def test_what_could_never_be_held_is_refused_at_the_door(prompt, max_tokens, fits):
     """The last token's keys are never needed: prompt + max_tokens - 1 tokens lie in the cache."""
     harness = Harness(SchedulerConfig(max_model_len=64), num_blocks=4, block_size=4)
@@ -444,7 +472,9 @@ def test_what_could_never_be_held_is_refused_at_the_door(prompt, max_tokens, fit
         play(harness, [Job((1,) * prompt, max_tokens)])
         assert harness.requests["r0"].num_output_tokens == max_tokens
         return
-    with pytest.raises(ValueError, match="may grow to 13 tokens in the KV cache, which holds 12 in all: shorten"):
+    with pytest.raises(
+        ValueError, match="may grow to 13 tokens in the KV cache, which holds 12 in all: shorten"
+    ):
         harness.add("a", Job((1,) * prompt, max_tokens))
     assert not harness.scheduler.has_work() and harness.scheduler.requests == {}
 
@@ -496,3 +526,20 @@ def test_only_new_tokens_are_reported():
     harness.schedule()
     (update,) = harness.finish_step()
     assert update.request.request_id == "a" and list(update.new_token_ids) == [next_token((1, 2, 4))]
+
+
+def test_a_prompt_of_one_token_has_nothing_that_a_sibling_could_share():
+    """Its sibling may stand in the tables without having computed anything: in the step that resumes it."""
+    harness = Harness(SchedulerConfig(max_num_batched_tokens=64, max_model_len=64))
+    harness.add("a", Job((1,), 3, n=2))
+    harness.schedule()
+    assert harness.manager.find_start(harness.requests["a.1"]).how == "prefix"
+
+
+def test_a_full_queue_refuses_all_choices_of_a_call_or_none():
+    harness = Harness(SchedulerConfig(max_num_queued_reqs=3))
+    harness.add("a", Job((1, 2), 5, n=2))
+    with pytest.raises(QueueFullError, match="2 requests are waiting, and max_num_queued_reqs is 3"):
+        harness.add("b", Job((1, 2), 5, n=2))
+    assert set(harness.scheduler.requests) == {"a", "a.1"}
+    harness.add("c", Job((1, 2), 5))

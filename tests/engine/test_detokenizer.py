@@ -1,4 +1,4 @@
-"""Streaming detokenization against the text itself and against the bytes of the tokens, for tokenizers of three makes."""
+"""Streaming detokenization against the text itself and the bytes of its tokens, for tokenizers of two makes."""
 
 import time
 
@@ -10,7 +10,11 @@ from transformers import PreTrainedTokenizerFast
 
 from minivllm.detokenizer import MAX_WINDOW, IncrementalDetokenizer
 
-CORPUS = ["the cat sat on the mat, the end. " * 3, "什么是分页注意力？你好，世界！" * 3, "naïve café 🙂🙂👩‍👩‍👧‍👦 über ñandú" * 3]
+CORPUS = [
+    "the cat sat on the mat, the end. " * 3,
+    "什么是分页注意力？你好，世界！" * 3,
+    "naïve café 🙂🙂👩‍👩‍👧‍👦 über ñandú" * 3,
+]
 SPECIAL = ["<|start|>", "<|end|>"]
 
 
@@ -30,11 +34,13 @@ def byte_level(vocab_size):
 
 
 def byte_fallback():
-    """Llama-2's kind: a space is part of the word, the text's first space is dropped, rare characters are byte tokens."""
+    """Llama-2's kind: a word owns the space before it, the text's first is dropped, rare characters are bytes."""
     words = ["▁the", "▁cat", "▁", "▁s", "at", "a", "b", "c", "t", "e", "h", "s", "."]
     vocab = {f"<0x{byte:02X}>": byte for byte in range(256)}
     vocab |= {word: 256 + index for index, word in enumerate(["<unk>", *words])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], byte_fallback=True, unk_token="<unk>", ignore_merges=True))
+    tokenizer = Tokenizer(
+        models.BPE(vocab=vocab, merges=[], byte_fallback=True, unk_token="<unk>", ignore_merges=True)
+    )
     steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     tokenizer.decoder = decoders.Sequence(steps)
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -44,7 +50,9 @@ def byte_fallback():
 
 BYTE_LEVEL = {size: byte_level(size) for size in (258, 330, 400)}  # no merges; within words; across words
 FALLBACK = byte_fallback()
-every_tokenizer = pytest.mark.parametrize("tokenizer", [*BYTE_LEVEL.values(), FALLBACK], ids=["258", "330", "400", "fallback"])
+every_tokenizer = pytest.mark.parametrize(
+    "tokenizer", [*BYTE_LEVEL.values(), FALLBACK], ids=["258", "330", "400", "fallback"]
+)
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\ufffd"), max_size=30)
 texts |= st.text(st.sampled_from("the cat.你好🙂é\u200d👩 "), max_size=40)
@@ -67,7 +75,7 @@ def stream(tokenizer, pieces, prompt=(), **kwargs):
 
 @pytest.fixture(scope="module")
 def byte_of_token():
-    """Token -> its bytes, from GPT-2's published rule: printable bytes stand for themselves, the others begin at 256."""
+    """Token -> its bytes, by GPT-2's published rule: printable bytes are themselves, the others begin at 256."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     letters = {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
@@ -107,7 +115,9 @@ def test_the_prompt_is_context_and_never_output(tokenizer, data):
 @given(data=st.data())
 def test_any_tokens_at_all_give_the_text_of_their_bytes(tokenizer, data, byte_of_token):
     """Broken bytes are shown as U+FFFD like everywhere; only what may still become a character is kept back."""
-    token = st.integers(0, len(tokenizer) - 1) | st.sampled_from(tokenizer.encode("你🙂é", add_special_tokens=False))
+    token = st.integers(0, len(tokenizer) - 1) | st.sampled_from(
+        tokenizer.encode("你🙂é", add_special_tokens=False)
+    )
     ids = data.draw(st.lists(token, max_size=60))
     expected = b"".join(byte_of_token(tokenizer, i) for i in ids).decode(errors="replace")
     text = "".join(stream(tokenizer, data.draw(split(ids))))
@@ -122,7 +132,9 @@ def test_byte_tokens_that_are_no_text_neither_hang_nor_swallow_what_follows(ids,
     word = FALLBACK.encode("the cat", add_special_tokens=False)
     pieces = stream(FALLBACK, [[i] for i in (*ids, *word)], prompt)
     assert "".join(pieces).endswith(" cat")
-    assert sum(map(len, pieces)) <= 9 * (len(ids) + len(word))  # the longest tokens are <|start|> and its like
+    assert sum(map(len, pieces)) <= 9 * (
+        len(ids) + len(word)
+    )  # the longest tokens are <|start|> and its like
 
 
 @pytest.mark.parametrize("tokenizer", [BYTE_LEVEL[258], FALLBACK], ids=["byte level", "fallback"])
@@ -148,7 +160,9 @@ def test_a_character_after_broken_bytes_is_not_lost():
     tokenizer = BYTE_LEVEL[258]
     smile = tokenizer.encode("🙂", add_special_tokens=False)
     for count in range(20):
-        assert "".join(stream(tokenizer, [[i] for i in [smile[0]] * count + smile])) == "\ufffd" * count + "🙂"
+        assert (
+            "".join(stream(tokenizer, [[i] for i in [smile[0]] * count + smile])) == "\ufffd" * count + "🙂"
+        )
 
 
 def test_a_real_replacement_character_is_text():
@@ -163,7 +177,9 @@ def test_a_character_whose_bytes_begin_in_the_prompt_does_not_disturb_what_follo
         ids = tokenizer.encode("好", add_special_tokens=False)
         rest = tokenizer.encode("at", add_special_tokens=False)
         for cut in (1, 2):
-            assert "".join(stream(tokenizer, [[i] for i in ids[-3:][cut:] + rest], ids[-3:][:cut])).endswith("at")
+            assert "".join(stream(tokenizer, [[i] for i in ids[-3:][cut:] + rest], ids[-3:][:cut])).endswith(
+                "at"
+            )
 
 
 @every_tokenizer

@@ -1,4 +1,4 @@
-"""Every field of SamplingParams: what it accepts, what it turns into, and that each mistake is a sentence with its name."""
+"""Every field of SamplingParams: what it accepts, what it becomes, and that a mistake is a sentence with its name."""
 
 import dataclasses
 import math
@@ -12,8 +12,38 @@ from minivllm.sampling_params import RequestOutputKind, SamplingParams
 NAN, INF, HUGE = math.nan, math.inf, 10**400
 NOT_NUMBERS = [NAN, INF, -INF, HUGE, -HUGE, True, "1", None, [1], 1j]
 NOT_INTEGERS = [1.0, 1.5, NAN, INF, True, False, "1", [1], 2**63, HUGE, 10**5000, -HUGE]
-NOT_TOKEN_IDS = [0, 5, "", "5", b"5", bytearray(b"5"), {1}, {1: 2}, [True], [1.0], ["1"], [-1], [2**63], [None], [[1]]]
-NOT_STRINGS = [0, 5, b"x", {"x"}, {"x": 1}, [b"x"], [5], [None], ["x", 5], [["x"]], iter(["x"]), [10**5000], False]
+NOT_TOKEN_IDS = [
+    0,
+    5,
+    "",
+    "5",
+    b"5",
+    bytearray(b"5"),
+    {1},
+    {1: 2},
+    [True],
+    [1.0],
+    ["1"],
+    [-1],
+    [2**63],
+    [None],
+    [[1]],
+]
+NOT_STRINGS = [
+    0,
+    5,
+    b"x",
+    {"x"},
+    {"x": 1},
+    [b"x"],
+    [5],
+    [None],
+    ["x", 5],
+    [["x"]],
+    iter(["x"]),
+    [10**5000],
+    False,
+]
 
 WRONG = {
     "n": [*NOT_INTEGERS, None, 0, -1, 16385],
@@ -36,7 +66,17 @@ WRONG = {
     "skip_special_tokens": [1, "no", None],
     "spaces_between_special_tokens": [1, "no", None],
     "include_stop_str_in_output": [1, "no", None],
-    "logit_bias": [[], [1], "x", 5, {"1": 1.0}, {-1: 1.0}, {True: 1.0}, {2**63: 1.0}, *({1: v} for v in NOT_NUMBERS)],
+    "logit_bias": [
+        [],
+        [1],
+        "x",
+        5,
+        {"1": 1.0},
+        {-1: 1.0},
+        {True: 1.0},
+        {2**63: 1.0},
+        *({1: v} for v in NOT_NUMBERS),
+    ],
     "allowed_token_ids": [[], (), *NOT_TOKEN_IDS],
     "bad_words": ["x", "", [""], *NOT_STRINGS],
     "truncate_prompt_tokens": [*NOT_INTEGERS, -2],
@@ -49,7 +89,9 @@ def test_every_field_is_tried():
     assert set(WRONG) == {f.name for f in dataclasses.fields(SamplingParams)}
 
 
-@pytest.mark.parametrize("name, value", [(name, value) for name in WRONG for value in WRONG[name]], ids=lambda v: str(type(v)))
+@pytest.mark.parametrize(
+    "name, value", [(name, value) for name in WRONG for value in WRONG[name]], ids=lambda v: str(type(v))
+)
 def test_a_wrong_value_is_a_sentence_that_names_the_field(name, value):
     with pytest.raises(ValueError) as caught:
         SamplingParams(**{name: value})
@@ -58,7 +100,9 @@ def test_a_wrong_value_is_a_sentence_that_names_the_field(name, value):
 
 
 junk = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.binary(max_size=3)
-junk |= st.lists(junk, max_size=3) | st.dictionaries(st.integers(-2, 5) | st.text(max_size=2), junk, max_size=3)
+junk |= st.lists(junk, max_size=3) | st.dictionaries(
+    st.integers(-2, 5) | st.text(max_size=2), junk, max_size=3
+)
 
 
 @given(st.dictionaries(st.sampled_from(sorted(WRONG)), junk, max_size=3))
@@ -68,7 +112,12 @@ def test_no_combination_of_junk_gives_anything_but_a_sentence_or_usable_numbers(
     except ValueError as error:
         assert any(name in str(error) for name in fields)
         return
-    assert 0 <= params.temperature <= 2 and 0 < params.top_p <= 1 and 0 <= params.min_p <= 1 and params.top_k >= 0
+    assert (
+        0 <= params.temperature <= 2
+        and 0 < params.top_p <= 1
+        and 0 <= params.min_p <= 1
+        and params.top_k >= 0
+    )
     assert params.temperature == 0 or params.temperature >= 0.01
     assert isinstance(params.stop, tuple) and isinstance(params.stop_token_ids, tuple)
 
@@ -83,7 +132,10 @@ def test_no_combination_of_junk_gives_anything_but_a_sentence_or_usable_numbers(
         ({"temperature": 0.005}, {"temperature": 0.01}),
         ({"temperature": 0.01}, {"temperature": 0.01}),
         ({"temperature": 2}, {"temperature": 2}),
-        ({"temperature": 0, "top_p": 0.5, "top_k": 3, "min_p": 0.2}, {"top_p": 1.0, "top_k": 0, "min_p": 0.0}),
+        (
+            {"temperature": 0, "top_p": 0.5, "top_k": 3, "min_p": 0.2},
+            {"top_p": 1.0, "top_k": 0, "min_p": 0.0},
+        ),
         ({"top_k": -1}, {"top_k": 0}),
         ({"seed": -1}, {"seed": None}),
         ({"seed": -(2**63)}, {"seed": -(2**63)}),
@@ -116,7 +168,9 @@ def test_fields_that_contradict_each_other(fields, sentence):
 
 
 def test_a_copy_of_another_output_kind_keeps_everything_else():
-    params = SamplingParams(temperature=0.5, seed=7, stop=["x"], stop_token_ids=[2], top_k=-1, logit_bias={1: 500})
+    params = SamplingParams(
+        temperature=0.5, seed=7, stop=["x"], stop_token_ids=[2], top_k=-1, logit_bias={1: 500}
+    )
     copy = params.with_output_kind(RequestOutputKind.DELTA)
     assert copy == dataclasses.replace(params, output_kind=RequestOutputKind.DELTA)
     assert {**vars(copy), "output_kind": params.output_kind} == vars(params)

@@ -33,7 +33,9 @@ def test_in_any_pieces_the_same_stop_string_ends_the_text_and_no_part_of_it_was_
         assert shown <= finder.num_visible_chars(text) <= len(text)
         shown = finder.num_visible_chars(text)
         if not include:
-            assert len(text) - shown <= max(map(len, stops), default=1) - 1  # no more is held back than needed
+            assert (
+                len(text) - shown <= max(map(len, stops), default=1) - 1
+            )  # no more is held back than needed
     if expected is None:
         assert match is None
         return

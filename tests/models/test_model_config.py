@@ -94,6 +94,12 @@ def test_a_missing_window_means_what_the_family_means_by_it(make):
     assert late.layer_windows == (None, None, 8)
 
 
+def test_biases_that_a_family_does_not_have_are_not_switched_on(make):
+    for name, qkv in {"MistralForCausalLM": False, "Qwen2ForCausalLM": True}.items():
+        config = make(architectures=[name], attention_bias=True, mlp_bias=True)
+        assert (config.attention_bias, config.attention_output_bias, config.mlp_bias) == (qkv, False, False)
+
+
 def test_old_and_new_spelling_of_rope_mean_the_same(make):
     values = {
         "factor": 8.0,
@@ -150,7 +156,7 @@ def test_dtype_in_both_spellings(make):
         ),
         (
             {"rope_scaling": {"type": "llama3", "factor": 2.0}},
-            "needs a number for low_freq_factor, high_freq_factor",
+            "rope_type 'llama3' needs a number for low_freq_factor, high_freq_factor",
         ),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is not supported"),
         (

@@ -23,7 +23,7 @@ def oracle():
 
 @pytest.fixture(scope="session")
 def sample():
-    """sample(logits [R][V], rows): one token for each row; a row is (params, seed, prompt, output, kwargs of Request)."""
+    """sample(logits [R][V], rows) -> R tokens; a row is (params, seed, prompt, output, kwargs of Request)."""
 
     def run(logits, rows):
         requests = []

@@ -1,4 +1,4 @@
-"""The sampler as a page of plain Python: lists, sorting and 64-bit integers. No torch, no numpy, nothing from the package."""
+"""The sampler as a page of plain Python: lists, sorting, 64-bit integers. No torch and nothing from the package."""
 
 import math
 
@@ -34,7 +34,7 @@ def softmax(logits):
 
 
 def distribution(logits, params):
-    """Token id -> probability, for the kept tokens alone; and how near the closest decision was to going the other way."""
+    """Token id -> probability, for the kept tokens; and how near the closest decision was to going the other way."""
     if params.temperature == 0:
         best = max(logits)
         others = sorted((x for x in logits if x != best), reverse=True)

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from minivllm.sampling.random import derive_seed, uniform
 
 int64 = st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 3)
-GRID = np.stack(np.meshgrid(np.arange(-50, 450), np.arange(200), indexing="ij"))  # seeds and positions, 100 000 pairs
+GRID = np.stack(
+    np.meshgrid(np.arange(-50, 450), np.arange(200), indexing="ij")
+)  # seeds and positions, 100 000 pairs
 
 
 def grid(seeds=GRID[0], positions=GRID[1]):
@@ -32,7 +34,7 @@ def chi_square(counts, expected):
 
 def test_numbers_fill_the_unit_interval_evenly():
     u = grid()
-    assert 0 <= u.min() and u.max() < 1
+    assert u.min() >= 0 and u.max() < 1
     for bins in (2, 10, 1000):
         counts = np.histogram(u, bins, (0, 1))[0]
         assert abs(chi_square(counts, u.size / bins)) < 4

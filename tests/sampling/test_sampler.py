@@ -92,7 +92,9 @@ def test_top_k_and_top_p_keep_the_smallest_sets(logits, data):
 
 @given(st.lists(logit_rows, min_size=1, max_size=4), st.data())
 def test_min_p_keeps_exactly_what_is_likely_enough_beside_the_best(logits, data):
-    min_p = data.draw(st.lists(st.sampled_from([0.0, 1.0]) | probability, min_size=len(logits), max_size=len(logits)))
+    min_p = data.draw(
+        st.lists(st.sampled_from([0.0, 1.0]) | probability, min_size=len(logits), max_size=len(logits))
+    )
     result = apply_min_p(torch.tensor(logits), torch.tensor(min_p))
     for row, keeps, p in zip(logits, kept(result), min_p, strict=True):
         ratios = [math.exp(x - max(row)) for x in row]
@@ -100,7 +102,9 @@ def test_min_p_keeps_exactly_what_is_likely_enough_beside_the_best(logits, data)
         assert all(i not in keeps for i in range(V) if ratios[i] < p - 1e-6)
 
 
-@pytest.mark.parametrize("params", [{"top_p": 1e-300}, {"top_k": 1}, {"min_p": 1.0}, {"top_p": 1e-9, "top_k": 5}])
+@pytest.mark.parametrize(
+    "params", [{"top_p": 1e-300}, {"top_k": 1}, {"min_p": 1.0}, {"top_p": 1e-9, "top_k": 5}]
+)
 def test_the_strictest_filter_leaves_the_best_token(params, sample):
     row = (SamplingParams(**params), 3, [1], [], {})
     assert sample([[0.0, 1.0, 4.0, 2.0]], [row]) == [2]
@@ -112,7 +116,10 @@ def test_equal_logits_go_to_the_lowest_id(sample):
     logits = [[1.0, 5.0, 5.0, 5.0], [7.0] * 4, [-1.0, -1.0, -2.0, -1.0]]
     assert sample(logits, [greedy] * 3) == [1, 0, 0]
     assert sample([*logits, [0.0] * 4], [*[greedy] * 3, sampled])[:3] == [1, 0, 0]
-    assert sample([[1.0, 5.0, 5.0, 5.0]] * 20, [(SamplingParams(top_k=1), s, [0], [], {}) for s in range(20)]) == [1] * 20
+    assert (
+        sample([[1.0, 5.0, 5.0, 5.0]] * 20, [(SamplingParams(top_k=1), s, [0], [], {}) for s in range(20)])
+        == [1] * 20
+    )
 
 
 def test_a_draw_takes_the_first_token_beyond_the_number_and_never_an_impossible_one():
@@ -137,7 +144,7 @@ def test_logits_of_any_type_are_sampled_in_float32(dtype, sample):
     assert sample(logits, rows) == sample(logits.float(), rows)
 
 
-# -- the draws as a whole ---------------------------------------------------------------------------------------------------
+# -- the draws as a whole ------------------------------------------------------------------------------------
 
 MENU = [
     {},
@@ -164,7 +171,9 @@ def test_the_draws_follow_the_exact_distribution(fields, varied, oracle, sample)
     else:
         table = SamplingRows([Request("r", [0], params, seed=11)] * num_draws, V, torch.device("cpu"))
         positions = np.arange(num_draws)
-        tokens = Sampler()(torch.tensor([logits] * num_draws), table.select(positions, 1 + positions)).tolist()
+        tokens = Sampler()(
+            torch.tensor([logits] * num_draws), table.select(positions, 1 + positions)
+        ).tolist()
     counts = np.bincount(tokens, minlength=V)
     assert {i for i in range(V) if counts[i]} <= set(probs)
     expected = {i: p * num_draws for i, p in probs.items()}
