@@ -121,8 +121,10 @@ class BeamSearcher:
 
     def _child(self, search: _Search, parent: Request, token_id: int) -> Request:
         search.group.num_forks += 1
+        while (name := f"{search.group.num_forks}_{search.request_id}") in self.scheduler.requests:
+            search.group.num_forks += 1  # somebody else's request is called so
         return Request(
-            request_id=f"{search.group.num_forks}_{search.request_id}",
+            request_id=name,
             prompt_token_ids=parent.prompt_token_ids,
             sampling_params=parent.sampling_params,
             max_tokens=parent.max_tokens,

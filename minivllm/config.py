@@ -5,7 +5,7 @@ The names, defaults and ranges are those of `vllm serve`; where a default differ
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,13 @@ ATTENTION_BACKENDS = ("auto", "torch", "triton", "naive")
 SCHEDULING_POLICIES = ("fcfs", "priority", "shortest-first")
 PREEMPTION_MODES = ("recompute", "swap", "auto")
 LOAD_FORMATS = ("auto", "safetensors", "dummy")
+SWITCHES = (
+    "trust_remote_code",
+    "enforce_eager",
+    "enable_prefix_caching",
+    "enable_chunked_prefill",
+    "enable_static_batching",
+)
 MAX_BLOCK_SIZE = 256
 
 
@@ -69,6 +76,15 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         _text("model", self.model)
+        _text("device", self.device)
+        for name in ("tokenizer", "revision"):
+            if getattr(self, name) is not None:
+                _text(name, getattr(self, name))
+        for name in SWITCHES:
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}")
+        if not isinstance(self.hf_overrides, dict):
+            raise ValueError(f"hf_overrides must be a dict, not {self.hf_overrides!r}")
         _choice("dtype", self.dtype, DTYPES)
         _choice("attention_backend", self.attention_backend, ATTENTION_BACKENDS)
         _choice("load_format", self.load_format, LOAD_FORMATS)
@@ -79,7 +95,7 @@ class EngineConfig:
         _integer("max_num_batched_tokens", self.max_num_batched_tokens, 1)
         _integer("long_prefill_token_threshold", self.long_prefill_token_threshold, 0)
         _integer("max_logprobs", self.max_logprobs, -1)
-        _integer("seed", self.seed, 0)
+        _integer("seed", self.seed, 0, 2**63 - 1)
         for name in ("max_model_len", "kv_cache_memory_bytes", "max_num_queued_reqs"):
             if getattr(self, name) is not None:
                 _integer(name, getattr(self, name), 1)
@@ -126,7 +142,9 @@ def resolve_model(model: str) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    )
 
 
 def _integer(name: str, value: Any, low: int, high: int | None = None) -> None:

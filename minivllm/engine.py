@@ -103,9 +103,10 @@ class LLMEngine:
             ValueError: the prompt or a parameter does not suit this model; nothing was queued.
             QueueFullError: too many requests are waiting; nothing was queued.
         """
+        params = SamplingParams() if sampling_params is None else sampling_params
+        self.input_processor.check_call(request_id, params, priority, cache_salt, timeout)
         if request_id in self.output_processor or request_id in self.beam_searcher:
             raise ValueError(f"request_id {request_id!r} is in use by a request that has not finished")
-        params = sampling_params or SamplingParams()
         if isinstance(params, BeamSearchParams):
             text, token_ids = self.input_processor.tokenize(prompt, SamplingParams())
             self.input_processor.check(token_ids, SamplingParams())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from minivllm.config import EngineConfig, ModelConfig
 from minivllm.request import Request
 from minivllm.sampling.random import derive_seed
-from minivllm.sampling_params import SamplingParams
+from minivllm.sampling_params import BeamSearchParams, SamplingParams
 
 Prompt = (
     str | Sequence[int] | Mapping[str, Any]
@@ -27,6 +28,23 @@ class InputProcessor:
         self.eos_token_ids = model_config.eos_token_ids
         self.max_model_len = max_model_len
 
+    def check_call(self, request_id: Any, params: Any, priority: Any, cache_salt: Any, timeout: Any) -> None:
+        """Raises ValueError if what comes along with a prompt is of the wrong type."""
+        if not isinstance(request_id, str) or not request_id:
+            raise ValueError(f"request_id must be a non-empty string, not {request_id!r}")
+        if not isinstance(params, (SamplingParams, BeamSearchParams)):
+            raise ValueError(
+                f"sampling_params must be SamplingParams or BeamSearchParams, not {type(params).__name__}"
+            )
+        if not isinstance(priority, int) or isinstance(priority, bool):
+            raise ValueError(f"priority must be an integer, not {priority!r}")
+        if cache_salt is not None:
+            if not isinstance(cache_salt, str) or not cache_salt:
+                raise ValueError(f"cache_salt must be a non-empty string, not {cache_salt!r}")
+            _check_text("cache_salt", cache_salt)
+        if timeout is not None and not _is_positive(timeout):
+            raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
+
     def tokenize(self, prompt: Prompt, params: SamplingParams) -> tuple[str | None, list[int]]:
         """(the text, if the prompt is one; its token ids, cut to the last `truncate_prompt_tokens`).
 
@@ -42,12 +60,15 @@ class InputProcessor:
     def _tokenize(self, prompt: Prompt) -> tuple[str | None, list[int]]:
         given: Any = prompt
         if isinstance(prompt, Mapping):
-            given = prompt.get("prompt_token_ids", prompt.get("prompt"))
+            ids = prompt.get("prompt_token_ids")
+            given = prompt.get("prompt") if ids is None else ids
         if isinstance(given, str):
             if self.tokenizer is None:
                 raise ValueError("prompt is text, but the model folder has no tokenizer: pass token ids")
+            _check_text("prompt", given)
             return given, self.tokenizer.encode(given)
-        if isinstance(given, Sequence) and all(isinstance(i, int) and not isinstance(i, bool) for i in given):
+        is_list = isinstance(given, Sequence) and not isinstance(given, (bytes, bytearray))
+        if is_list and all(isinstance(i, int) and not isinstance(i, bool) for i in given):
             return None, list(given)
         raise ValueError(
             "prompt must be a string, a list of token ids, or a dict with 'prompt' or 'prompt_token_ids'"
@@ -71,6 +92,8 @@ class InputProcessor:
         for name in ("stop_token_ids", "allowed_token_ids", "logit_bias"):
             self._check_ids(name, getattr(params, name) or ())
         self._check_logprobs(params)
+        if params.stop and self.tokenizer is None:
+            raise ValueError("stop needs a tokenizer, and the model folder has none: use stop_token_ids")
         if params.bad_words and self.tokenizer is None:
             raise ValueError("bad_words needs a tokenizer, and the model folder has none: use logit_bias")
         allowed = params.allowed_token_ids
@@ -138,6 +161,19 @@ class InputProcessor:
         spellings = [spelling for word in params.bad_words or () for spelling in (word, " " + word.lstrip())]
         encoded = [self.tokenizer.encode(s, add_special_tokens=False) for s in spellings]  # type: ignore[union-attr]
         return [ids for ids in encoded if ids]
+
+
+def _check_text(name: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{name} is no valid Unicode: it holds half a surrogate pair at {error.start}"
+        ) from None
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
 
 
 def _wrap(seed: int) -> int:

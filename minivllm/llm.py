@@ -14,6 +14,7 @@ from minivllm.outputs import RequestOutput
 from minivllm.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams, sampling_defaults
 
 Message = Mapping[str, Any]  # {"role": "user", "content": "..."}
+MESSAGE_KEYS = ("role", "content")
 
 
 class LLM:
@@ -115,8 +116,8 @@ class LLM:
         Raises:
             ValueError: the model has no chat template, a message is malformed, or as `generate`.
         """
-        if not messages:
-            raise ValueError("messages is empty: give at least one {'role': ..., 'content': ...}")
+        if not isinstance(messages, Sequence) or not messages or not all(messages):
+            raise ValueError("messages is empty, or no list: give at least one {'role': ..., 'content': ...}")
         conversations = [messages] if isinstance(messages[0], Mapping) else list(messages)
         prompts = [
             {"prompt_token_ids": self._render(conversation, chat_template, add_generation_prompt)}
@@ -135,8 +136,10 @@ class LLM:
                 "chat needs a chat template, and this model's tokenizer has none: pass chat_template"
             )
         for message in messages:
-            if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
-                raise ValueError("every message must be a dict with 'role' and 'content'")
+            if not isinstance(message, Mapping) or not all(
+                isinstance(message.get(k), str) for k in MESSAGE_KEYS
+            ):
+                raise ValueError("every message must be a dict with strings for 'role' and 'content'")
         text = tokenizer.apply_chat_template(
             list(messages),
             chat_template=chat_template,
@@ -151,6 +154,8 @@ class LLM:
             params = self.get_default_sampling_params()
         if isinstance(params, SamplingParams):
             return [params] * count
+        if not isinstance(params, Sequence) or not all(isinstance(one, SamplingParams) for one in params):
+            raise ValueError("sampling_params must be SamplingParams, or a list with one for each prompt")
         if len(params) != count:
             raise ValueError(
                 f"sampling_params has {len(params)} entries for {count} prompts: give one, or one for each"
@@ -174,6 +179,8 @@ def _as_list(prompts: Any) -> list[Prompt]:
     """One prompt, or several? Text, a dict and a list of ints are one."""
     if isinstance(prompts, (str, Mapping)):
         return [prompts]
+    if not isinstance(prompts, Sequence):
+        raise ValueError(f"prompts must be one prompt or a list of prompts, not {type(prompts).__name__}")
     if not prompts:
         raise ValueError("prompts is empty: give at least one prompt")
     return [prompts] if isinstance(prompts[0], int) else list(prompts)

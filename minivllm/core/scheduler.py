@@ -74,10 +74,14 @@ class Scheduler:
         """Queue requests that belong together (the choices of one prompt): all of them, or none.
 
         Raises:
-            ValueError: one could never be held, even alone.
+            ValueError: one could never be held, even alone, or its id is in use.
             QueueFullError: too many are waiting already.
         """
         for request in requests:
+            if request.request_id in self.requests:
+                raise ValueError(
+                    f"request_id {request.request_id!r} is in use by a request that has not finished"
+                )
             most = min(request.num_prompt_tokens + request.max_tokens - 1, self.config.max_model_len)
             room = self.kv_cache_manager.max_tokens_per_request
             if most > room:

@@ -70,7 +70,28 @@ def _physical_memory() -> int:
 def allocate_kv_caches(
     specs: Sequence[KVCacheSpec], num_blocks: int, block_size: int, device: torch.device
 ) -> list[LayerKVCache]:
-    """One key and one value tensor [N, B, K, D] for each layer, all zero."""
+    """One key and one value tensor [N, B, K, D] for each layer, all zero.
+
+    Raises:
+        ValueError: the machine has not so much memory.
+    """
+    try:
+        return _allocate(specs, num_blocks, block_size, device)
+    except (
+        MemoryError,
+        RuntimeError,
+        ValueError,
+        OverflowError,
+    ) as error:  # numpy and torch name it in many ways
+        raise ValueError(
+            f"a KV cache of {num_blocks} blocks takes {num_blocks * bytes_per_block(specs, block_size):,} bytes, which "
+            "this machine does not give: lower kv_cache_memory_bytes, num_gpu_blocks_override or swap_space"
+        ) from error
+
+
+def _allocate(
+    specs: Sequence[KVCacheSpec], num_blocks: int, block_size: int, device: torch.device
+) -> list[LayerKVCache]:
     caches = []
     for spec in specs:
         shape = (num_blocks, block_size, spec.num_kv_heads, spec.head_size)

@@ -22,10 +22,10 @@ SYSTEM_PROMPTS = (
 
 # Share of each kind of scene among the short ones; single questions that need no text before them.
 SINGLES: dict[str, tuple[float, Callable[[Maker], list[Exchange]]]] = {
-    "glossary": (7, glossary.definition),
+    "glossary": (8, glossary.definition),
     "cross_reference": (1, glossary.cross_reference),
     "chinese": (1.6, glossary.chinese),
-    "unknown": (2.5, glossary.unknown),
+    "unknown": (4, glossary.unknown),
     "smalltalk": (4, smalltalk.smalltalk),
     "confused": (1.8, smalltalk.confused),
     "listed_words": (13, words.listed_words),
@@ -34,7 +34,7 @@ SINGLES: dict[str, tuple[float, Callable[[Maker], list[Exchange]]]] = {
     "continuation": (1.2, stories.continuation),
 }
 # What the conversation is mainly about: facts to look up, a story to ask about, or a mixture of single questions.
-THEMES = {"lookup": 0.25, "reading": 0.08, "mixed": 0.67}
+THEMES = {"lookup": 0.30, "reading": 0.12, "mixed": 0.58}
 TEXT_SHARE = 0.04  # rows of plain text, for completion without a chat
 
 
@@ -73,7 +73,7 @@ def _told_apart(maker: Maker, mixture: Mixture, most: int) -> list[Exchange]:
     between = [one for _ in range(maker.rng.randint(0, most)) for one in single(maker, mixture)]
     later = [pair[1] for pair in pairs]
     others = [kind for kind in maker.lexicon.told if kind not in kinds]
-    later += [one for kind in others if maker.chance(0.1) for one in told.never_told(maker, kind)]
+    later += [one for kind in others if maker.chance(0.2) for one in told.never_told(maker, kind)]
     maker.rng.shuffle(later)
     return [pair[0] for pair in pairs] + between + weave(maker, later, mixture, 0.3)
 
@@ -91,6 +91,8 @@ def conversation(maker: Maker, num_tokens: int, mixture: Mixture) -> list[Exchan
         exchanges = weave(maker, stories.reading(maker, 7), mixture, 0.1)
     elif rng.random() < 0.45:
         exchanges = _told_apart(maker, mixture, max(1, num_tokens // 150))
+    elif rng.random() < 0.15:
+        exchanges = told.never_told(maker, rng.choice(list(maker.lexicon.told)))
     while sum(map(_size, exchanges)) < num_tokens:
         exchanges += single(maker, mixture)
     return exchanges

@@ -34,7 +34,7 @@ No text was downloaded. A seeded generator (`minivllm/zoo`) writes conversations
 of LLM serving (the 20 main terms in Chinese too), looking up facts in texts of up to about 1,600 tokens, copying,
 reversing, sorting and counting words, stories from a small grammar with questions on them, facts the visitor told
 earlier, greetings, and honest answers to unknown terms and to input without sense. Only the answers are learned.
-It can be made again from nothing: `python -m minivllm.zoo.train --model {name}`.
+A model like it is made from nothing by `python -m minivllm.zoo.train --model {name}`.{history}
 
 ## Accuracy
 
@@ -52,6 +52,9 @@ _DRAFT = (
     "The draft model for `tutor` in speculative decoding: the same tokenizer and data, a seventh of the size.\n"
     "Its answers matter only as far as they agree with those of `tutor`."
 )
+_HISTORY = """
+This one was trained in several legs: with learning rates of 0.02 (Muon) and 0.004 (AdamW) for its first 6.3 million
+tokens, too high to learn looking up, then with those of the recipe; the share of word games was raised on the way."""
 _LIMITS = """
 ## Limits
 
@@ -106,6 +109,7 @@ def card(folder: Path, scores: list[dict], tokens: float, date: str, hours: str 
         tokens=tokens / 1e6,
         hours=f", {hours}" if hours else "",
         date=date,
+        history=_HISTORY if is_tutor else "",
         what_is_asked="Figures below what is asked for are marked."
         if is_tutor
         else "No figure is asked of a draft.",

@@ -29,7 +29,7 @@ class Recipe:
         default=(
             (0.0, {256: 1.0}),
             (0.60, {256: 0.6, 768: 0.4}),
-            (0.74, {256: 0.48, 768: 0.15, 2048: 0.37}),
+            (0.74, {256: 0.40, 768: 0.25, 2048: 0.35}),
         )
     )
 
@@ -55,9 +55,9 @@ class Recipe:
 
 
 RECIPES = {
-    "tutor": Recipe(hidden_size=256, num_layers=6, head_dim=32, intermediate_size=512, tokens=14_000_000),
+    "tutor": Recipe(hidden_size=256, num_layers=6, head_dim=32, intermediate_size=512, tokens=12_700_000),
     "tutor-draft": Recipe(
-        hidden_size=128, num_layers=2, head_dim=16, intermediate_size=128, tokens=6_000_000
+        hidden_size=128, num_layers=2, head_dim=16, intermediate_size=128, tokens=4_000_000
     ),
 }
 

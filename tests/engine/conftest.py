@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+import minivllm.engine
 import minivllm.worker.model_runner
 from minivllm.config import EngineConfig
 from minivllm.engine import LLMEngine
@@ -92,11 +93,15 @@ def sampling_oracle():
 
 @pytest.fixture(scope="session")
 def make_engine(tiny_model):
-    """make_engine(**fields of EngineConfig): an engine with the tiny model."""
+    """make_engine(**fields of EngineConfig): an engine with the tiny model. The tokenizer is loaded only once."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
 
     def make(**fields):
         room = {"num_gpu_blocks_override": 100, "max_num_seqs": 8, "max_num_batched_tokens": 64}
-        return LLMEngine(EngineConfig(model=str(tiny_model), **(room | fields)))
+        config = EngineConfig(model=str(tiny_model), **(room | fields))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(minivllm.engine, "load_tokenizer", lambda *args: tokenizer)
+            return LLMEngine(config)
 
     return make
 
@@ -141,16 +146,16 @@ class RuleModel(torch.nn.Module):
 
 
 @pytest.fixture(scope="session")
-def make_rule_engine(tiny_model):
+def make_rule_engine(make_engine):
     """make_rule_engine(rule, **fields of EngineConfig): an engine whose model is the rule."""
 
     def make(rule, **fields):
-        room = {"num_gpu_blocks_override": 100, "max_num_seqs": 8, "max_num_batched_tokens": 64}
-        config = EngineConfig(model=str(tiny_model), **(room | fields))
+        def load_model(model_config, *args, **kwargs):
+            return RuleModel(rule, model_config.vocab_size)
+
         with pytest.MonkeyPatch.context() as patch:
-            model = lambda model_config, *args, **kwargs: RuleModel(rule, model_config.vocab_size)  # noqa: E731
-            patch.setattr(minivllm.worker.model_runner, "load_model", model)
-            return LLMEngine(config)
+            patch.setattr(minivllm.worker.model_runner, "load_model", load_model)
+            return make_engine(**fields)
 
     return make
 
@@ -209,6 +214,6 @@ def assert_idle():
         assert stats.num_running_reqs == stats.num_waiting_reqs == 0
         assert not engine.scheduler.requests and not engine.output_processor._calls
         assert len(engine.executor.runner.batch) == 0
-        assert engine.block_map()["requests"] == {}
+        assert not engine.kv_cache_manager.tables()
 
     return check

@@ -50,11 +50,15 @@ def _pronounceable(maker: Maker) -> str:
 
 
 def made_up_word(maker: Maker) -> str:
-    """A word outside the lists: pronounceable, or a listed word changed. Never one of the `unseen` words."""
+    """A word outside the lists: another English one, a made-up one, or a listed one changed; never an `unseen` one."""
     rng, lists = maker.rng, maker.lexicon.words
     while True:
         kind, listed = rng.random(), maker.word("listed")
-        if kind < 0.55:
+        if kind < 0.3:
+            word = maker.sound("words")
+        elif kind < 0.5:
+            word = listed[: rng.randint(2, 4)] + maker.sound("words")[-rng.randint(2, 4) :]
+        elif kind < 0.6:
             word = _pronounceable(maker)
         elif kind < 0.7:
             word = listed + maker.sound("suffixes")

@@ -10,7 +10,7 @@ UNKNOWN_ZH = "我不认识这个术语。"
 def _spelling(maker: Maker, term: Term) -> str:
     """The term's name or an alias, now and then with an article or in lower case."""
     rng = maker.rng
-    text = term.name if rng.random() < 0.6 else rng.choice(term.spellings)
+    text = term.name if rng.random() < 0.4 else rng.choice(term.spellings)
     if maker.split == "train" and rng.random() < 0.15:
         text = rng.choice(["a ", "the ", "an "]) + text
     if rng.random() < 0.2:
