@@ -114,7 +114,7 @@ def fit_to_mean(shape: Sequence[float], mean: float, limits: Sequence[int]) -> l
 
 
 def _scaled(shape: Sequence[float], scale: float, limits: Sequence[int]) -> list[int]:
-    return [min(max(1, round(min(scale * x, limit))), limit) for x, limit in zip(shape, limits, strict=True)]
+    return [min(max(1, round(scale * x)), limit) for x, limit in zip(shape, limits, strict=True)]
 
 
 def _at_least(name: str, value: float, low: float) -> None:

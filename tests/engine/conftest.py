@@ -8,6 +8,7 @@ any mistake in batching, paging, caching or preemption changes its answer, exact
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -107,7 +108,7 @@ def make_engine(tiny_model):
 
 
 class RuleModel(torch.nn.Module):
-    """Says what the rule says: rule(context) is the next token, or a list of V logits."""
+    """Says what the rule says: rule(context) is the next token, or an array of V logits."""
 
     def __init__(self, rule, vocab_size):
         super().__init__()
@@ -123,7 +124,9 @@ class RuleModel(torch.nn.Module):
     def forward(self, x, positions, kv_caches, metadata):
         for cache in kv_caches[0]:
             rows = cache.view(-1, 2)
-            assert (metadata.slot_mapping >= metadata.block_size).all(), "a token is written to the null block"
+            assert (metadata.slot_mapping >= metadata.block_size).all(), (
+                "a token is written to the null block"
+            )
             rows[metadata.slot_mapping] = torch.stack([x[:, 0], positions.float()], dim=1)
         self.contexts = []
         starts = metadata.query_start_loc.tolist()
@@ -141,8 +144,10 @@ class RuleModel(torch.nn.Module):
         rows = []
         for index in hidden[:, 0].tolist():
             said = self.rule(self.contexts[index])
-            rows.append([0.0 if i == said else -50.0 for i in range(self.vocab_size)] if isinstance(said, int) else said)
-        return torch.tensor(rows)
+            if isinstance(said, int):
+                said = np.where(np.arange(self.vocab_size) == said, 0.0, -50.0)
+            rows.append(said)
+        return torch.from_numpy(np.stack(rows)).float()
 
 
 @pytest.fixture(scope="session")

@@ -79,6 +79,7 @@ WRONG = {
     ],
     "allowed_token_ids": [[], (), *NOT_TOKEN_IDS],
     "bad_words": ["x", "", [""], *NOT_STRINGS],
+    "structured_outputs": [{}, {"regex": "x"}, "x", 5, [], True],
     "truncate_prompt_tokens": [*NOT_INTEGERS, -2],
     "output_kind": ["DELTA", 1, None, RequestOutputKind],
     "extra_args": [5, "x", None, [("a", 1)]],

@@ -99,6 +99,39 @@ def test_every_token_is_computed_once_for_each_life(run):
 
 @SOME
 @given(runs())
+def test_a_token_is_sampled_when_all_known_ones_are_computed_and_only_then(run):
+    trace, config = run
+    result = simulate_schedule(trace, config)
+    computed, times = Counter(), {request.request_id: [] for request in trace.requests}
+    for step in result.steps:
+        for request_id in step.preempted:
+            computed[request_id] = 0
+        computed.update(step.num_tokens)
+        for request_id in step.num_tokens:
+            known = result.requests[request_id].request.prompt_len + len(times[request_id])
+            assert computed[request_id] <= known
+            if computed[request_id] == known:
+                times[request_id].append(step.end)
+    assert times == {who: record.token_times for who, record in result.requests.items()}
+
+
+def test_recomputing_in_chunks_samples_nothing_before_its_end():
+    """r2 has 2 + 5 tokens when r1 takes its memory. They come back as 4 and 3, and only then the sixth is sampled."""
+    config = ScheduleConfig(max_num_seqs=2, max_num_batched_tokens=4, capacity=12, block_size=1, cost=UNIT)
+    result = simulate_schedule(fixed_trace([(2, 7), (2, 7)]), config)
+    assert [step.preempted for step in result.steps].index(("r2",)) == 5
+    assert [step.num_tokens.get("r2", 0) for step in result.steps] == [2, 1, 1, 1, 1, 0, 0, 4, 3, 1]
+    assert result.requests["r2"].token_times == [1, 2, 3, 4, 5, 9, 10]
+
+
+def test_who_arrives_during_the_last_step_starts_after_it():
+    result = simulate_schedule(fixed_trace([(1, 1), (1, 1)], [0.0, 0.25]), ScheduleConfig(cost=UNIT))
+    assert [step.start for step in result.steps] == [0, 1]
+    assert result.requests["r2"].ttft == 1.75
+
+
+@SOME
+@given(runs())
 def test_end_to_end_is_first_token_plus_the_rest_at_tpot(run):
     trace, config = run
     result = simulate_schedule(trace, config)
