@@ -135,6 +135,8 @@ class LLM:
             raise ValueError(
                 "chat needs a chat template, and this model's tokenizer has none: pass chat_template"
             )
+        if not isinstance(messages, Sequence):
+            raise ValueError("every message must be a dict with strings for 'role' and 'content'")
         for message in messages:
             if not isinstance(message, Mapping) or not all(
                 isinstance(message.get(k), str) for k in MESSAGE_KEYS

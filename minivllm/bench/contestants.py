@@ -35,6 +35,7 @@ def transformers_static(model: str, batch_size: int) -> Contestant:
     from transformers import AutoModelForCausalLM
 
     network = AutoModelForCausalLM.from_pretrained(resolve_model(model), dtype=torch.float32).eval()
+    network.generation_config.eos_token_id = None  # exact output lengths
 
     def run_batch(batch: Sequence[BenchRequest]) -> list[list[int]]:
         width = max(len(r.prompt_token_ids) for r in batch)
@@ -51,7 +52,6 @@ def transformers_static(model: str, batch_size: int) -> Contestant:
                 attention_mask=mask,
                 do_sample=False,
                 max_new_tokens=length,
-                min_new_tokens=length,
                 pad_token_id=0,
             )
         return [out[i, width : width + r.output_len].tolist() for i, r in enumerate(batch)]

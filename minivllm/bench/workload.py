@@ -6,6 +6,8 @@ import math
 import random
 from dataclasses import dataclass
 
+FIRST_TOKEN = 3  # lower ids are often special
+
 
 @dataclass(frozen=True)
 class BenchRequest:
@@ -25,7 +27,7 @@ def mixed(num_requests: int, vocab_size: int, repetition: int = 0, seed: int = 0
     tokens = random.Random(f"tokens {seed} {repetition}")
     return [
         BenchRequest(
-            [tokens.randrange(vocab_size) for _ in range(_log_uniform(lengths, 16, 256))],
+            [tokens.randrange(FIRST_TOKEN, vocab_size) for _ in range(_log_uniform(lengths, 16, 256))],
             _log_uniform(lengths, 8, 128),
         )
         for _ in range(num_requests)
@@ -43,9 +45,9 @@ def shared_prefix(
 ) -> list[BenchRequest]:
     """Requests that begin with the same `shared` tokens."""
     tokens = random.Random(f"shared prefix {repetition}")
-    prefix = [tokens.randrange(vocab_size) for _ in range(shared)]
+    prefix = [tokens.randrange(FIRST_TOKEN, vocab_size) for _ in range(shared)]
     return [
-        BenchRequest(prefix + [tokens.randrange(vocab_size) for _ in range(own)], output)
+        BenchRequest(prefix + [tokens.randrange(FIRST_TOKEN, vocab_size) for _ in range(own)], output)
         for _ in range(num_requests)
     ]
 

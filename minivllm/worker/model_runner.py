@@ -79,7 +79,8 @@ class ModelRunner:
         """Allocate the KV caches, the swap space and the tensors of a step. Called once, before the first step."""
         config, specs = self.config, self.model.kv_cache_specs()
         self.kv_caches = allocate_kv_caches(specs, num_blocks, config.block_size, self.device)
-        self.swap_caches = allocate_kv_caches(specs, num_swap_blocks, config.block_size, torch.device("cpu"))
+        with_null = num_swap_blocks + 1  # block ids begin at 1, here too
+        self.swap_caches = allocate_kv_caches(specs, with_null, config.block_size, torch.device("cpu"))
         self.batch = InputBatch(config.max_num_seqs, max_model_len, config.block_size)
         self.buffers = StepBuffers(
             config.max_num_batched_tokens, config.max_num_seqs, max_model_len, config.block_size, self.device

@@ -29,7 +29,9 @@ def test_token_50_lies_in_the_fourth_block_at_offset_2():
 @given(st.integers(1, 9), st.permutations(range(1, 9)), st.data())
 def test_slots_are_distinct_and_match_plain_arithmetic(block_size, block_ids, data):
     table = table_of(block_ids, block_size)
-    n = data.draw(st.sampled_from([0, 1, block_size - 1, block_size, block_size + 1, len(block_ids) * block_size]))
+    n = data.draw(
+        st.sampled_from([0, 1, block_size - 1, block_size, block_size + 1, len(block_ids) * block_size])
+    )
     slots = [table.slot(p) for p in range(n)]
     assert slots == [block_ids[p // block_size] * block_size + p % block_size for p in range(n)]
     assert len(set(slots)) == n

@@ -44,7 +44,9 @@ def test_every_field_is_tried():
     assert set(WRONG) == {field.name for field in dataclasses.fields(EngineConfig)}
 
 
-@pytest.mark.parametrize("name, value", [(name, value) for name in WRONG for value in WRONG[name]], ids=lambda v: str(type(v)))
+@pytest.mark.parametrize(
+    "name, value", [(name, value) for name in WRONG for value in WRONG[name]], ids=lambda v: str(type(v))
+)
 def test_a_wrong_value_is_a_sentence_that_names_the_field(name, value):
     with pytest.raises(ValueError) as caught:
         EngineConfig(**{name: value})
@@ -64,7 +66,9 @@ def test_two_fields_that_contradict_each_other_are_both_named():
         EngineConfig(max_num_batched_tokens=4, max_num_seqs=5)
     whole_prompts = EngineConfig(enable_chunked_prefill=False, max_num_batched_tokens=300)
     whole_prompts.check_against(300)
-    with pytest.raises(ValueError, match=r"\(300\) must be at least max_model_len \(301\) when enable_chunked"):
+    with pytest.raises(
+        ValueError, match=r"\(300\) must be at least max_model_len \(301\) when enable_chunked"
+    ):
         whole_prompts.check_against(301)
     EngineConfig(max_num_batched_tokens=300).check_against(301)
 

@@ -35,7 +35,9 @@ def test_outputs_come_in_the_order_of_the_prompts_however_long_each_takes(llm):
         assert output.finished
 
 
-@pytest.mark.parametrize("prompt", ["the cat", [5, 6, 7], {"prompt": "the cat"}, {"prompt_token_ids": [5, 6, 7]}])
+@pytest.mark.parametrize(
+    "prompt", ["the cat", [5, 6, 7], {"prompt": "the cat"}, {"prompt_token_ids": [5, 6, 7]}]
+)
 def test_one_prompt_or_a_list_with_one(llm, prompt):
     one, listed = (llm.generate(p, GREEDY, use_tqdm=False) for p in (prompt, [prompt]))
     assert len(one) == len(listed) == 1 and tokens(one) == tokens(listed)
@@ -122,13 +124,17 @@ def test_chat_renders_the_template_and_answers_one_or_several_conversations(llm)
     assert own[0].prompt_token_ids == tokenizer.encode("hi")
 
 
-@pytest.mark.parametrize("messages", [[], None, 5, [[]], "hi", [5], [{"role": "user"}], [{"content": "a"}], [{}]])
+@pytest.mark.parametrize(
+    "messages", [[], None, 5, [[]], "hi", [5], [{"role": "user"}], [{"content": "a"}], [{}]]
+)
 def test_malformed_messages_are_refused(llm, messages):
     with pytest.raises(ValueError, match="messages is empty, or no list|every message must be a dict"):
         llm.chat(messages, GREEDY, use_tqdm=False)
 
 
-@pytest.mark.parametrize("role, content", [("user", None), ("user", 5), (None, "a"), (5, "a"), ("user", ["a"])])
+@pytest.mark.parametrize(
+    "role, content", [("user", None), ("user", 5), (None, "a"), (5, "a"), ("user", ["a"])]
+)
 def test_messages_of_other_types_are_refused(llm, role, content):
     with pytest.raises(ValueError, match="every message must be a dict with strings"):
         llm.chat([{"role": role, "content": content}], GREEDY, use_tqdm=False)

@@ -46,7 +46,7 @@ parameters = st.fixed_dictionaries(
 
 @st.composite
 def streams(draw):
-    """(fields of EngineConfig, jobs); the engine always holds the longest job alone, and often not two."""
+    """(fields of EngineConfig, jobs, blocks of swap space); the longest job always fits alone, and often not two."""
     jobs = []
     for _ in range(draw(st.integers(2, 6))):
         prompt = STEM[: draw(st.integers(0, len(STEM)))] + draw(st.lists(ids, min_size=1, max_size=8))
@@ -66,7 +66,15 @@ def streams(draw):
         "long_prefill_token_threshold": draw(st.sampled_from([0, 0, 3])),
         "enable_prefix_caching": draw(st.booleans()),
     }
-    return config, jobs
+    return config, jobs, draw(st.sampled_from([0, 0, 2, 5]))
+
+
+def swapping(config, num_swap_blocks, bytes_per_token):
+    """The fields of EngineConfig for a swap space of so many blocks."""
+    if not num_swap_blocks:
+        return {}
+    num_bytes = num_swap_blocks * config["block_size"] * bytes_per_token
+    return {"preemption_mode": "swap", "swap_space": (num_bytes + 1) / 2**30}
 
 
 def play(engine, jobs):
@@ -120,8 +128,9 @@ SEEN = Counter()
 def test_rule_model_says_in_any_stream_exactly_what_it_says_alone(
     stream, make_rule_engine, answer, assert_idle
 ):
-    config, jobs = stream
-    engine = make_rule_engine(noise, **config)
+    config, jobs, num_swap_blocks = stream
+    engine = make_rule_engine(noise, **config, **swapping(config, num_swap_blocks, bytes_per_token=16))
+    assert engine.executor.num_swap_blocks == num_swap_blocks
     last = play(engine, jobs)
     lonely = make_rule_engine(noise, enable_prefix_caching=False)
     check_stream(jobs, last, lambda job: answer(lonely, job.prompt, job.params).outputs[0])
@@ -170,8 +179,10 @@ def test_real_model_says_in_any_stream_what_it_says_alone_with_naive_attention(
     backend, stream, make_engine, answer, assert_idle, check_each_token
 ):
     """Equal token for token. Where float32 could flip a near-tie the margin is known: within it both are right."""
-    config, jobs = stream
+    config, jobs, num_swap_blocks = stream
+    config |= swapping(config, num_swap_blocks, bytes_per_token=256)
     engine = make_engine(attention_backend=backend, **config)
+    assert engine.executor.num_swap_blocks == num_swap_blocks
     last = play(engine, jobs)
     assert_idle(engine)
     lonely = make_engine(attention_backend="naive", enable_prefix_caching=False)

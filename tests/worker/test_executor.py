@@ -1,0 +1,46 @@
+"""Which device and which type of numbers."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from minivllm.worker.executor import resolve_device, resolve_dtype
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def test_devices(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device("auto") == resolve_device("cpu") == CPU
+    with pytest.raises(ValueError, match="'cuda:1' was asked for, but torch sees no CUDA device here"):
+        resolve_device("cuda:1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resolve_device("auto") == CUDA
+    assert resolve_device("cuda:1") == torch.device("cuda", 1)
+    assert resolve_device("cpu") == CPU
+
+
+@pytest.mark.parametrize("name", ["meta", "mps", "nonesuch", "cuda:x", "cpu:"])
+def test_unknown_devices_are_a_sentence(name):
+    with pytest.raises(ValueError, match=r"device must be auto, cpu or cuda\[:index\], not "):
+        resolve_device(name)
+
+
+@pytest.mark.parametrize(
+    "name, checkpoint, device, expected",
+    [
+        ("auto", "bfloat16", CPU, torch.float32),
+        ("auto", "float32", CPU, torch.float32),
+        ("auto", "float32", CUDA, torch.bfloat16),
+        ("auto", "bfloat16", CUDA, torch.bfloat16),
+        ("auto", "float16", CUDA, torch.float16),
+        ("half", "float32", CPU, torch.float16),
+        ("float16", "float32", CUDA, torch.float16),
+        ("bfloat16", "float32", CPU, torch.bfloat16),
+        ("float", "bfloat16", CUDA, torch.float32),
+        ("float32", "bfloat16", CUDA, torch.float32),
+    ],
+)
+def test_types(name, checkpoint, device, expected):
+    assert resolve_dtype(name, SimpleNamespace(dtype=checkpoint), device) == expected
