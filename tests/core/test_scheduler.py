@@ -62,6 +62,7 @@ class Harness:
         self.scheduler = Scheduler(config, self.manager)
         self.rows, self.memory, self.swap_memory, self.requests = {}, {}, {}, {}
         self.told_finished = Counter()
+        self.reported = {}  # name -> all tokens that updates have told of
         self.first_admissions = []
         self.num_steps = 0
         self.in_flight = deque()
@@ -103,6 +104,8 @@ class Harness:
     def finish_step(self):
         out, sampled = self.in_flight.popleft()
         updates = self.scheduler.update_from_output(out, sampled)
+        for update in updates:
+            self.reported.setdefault(update.request.request_id, []).extend(update.new_token_ids)
         self.manager.check_integrity()
         for name, request in self.requests.items():
             if self.max_drafts and name in sampled and not request.status.is_finished:
@@ -307,6 +310,7 @@ def play(harness, jobs, depth=1):
 def check_answers(harness, answers):
     for name, (job, choice) in answers.items():
         request, expected = harness.requests[name], alone(job, choice)
+        assert harness.reported.get(name, []) == request.output_token_ids
         if request.status is RequestStatus.FINISHED_ABORTED:
             assert (
                 job.abort_at is not None and request.output_token_ids == expected[: request.num_output_tokens]
@@ -534,6 +538,21 @@ def test_a_prompt_of_one_token_has_nothing_that_a_sibling_could_share():
     harness.add("a", Job((1,), 3, n=2))
     harness.schedule()
     assert harness.manager.find_start(harness.requests["a.1"]).how == "prefix"
+
+
+def test_a_stop_token_counts_only_beyond_min_tokens_and_before_the_length():
+    """The sampler cannot draw one before; where it had no other choice the request goes on to its length."""
+    params = SamplingParams(min_tokens=2, max_tokens=3, stop_token_ids=[STOP])
+    for said, ends_at, status, reason in [
+        ([STOP, STOP, STOP], 3, RequestStatus.FINISHED_STOPPED, STOP),
+        ([1, 1, 1], 3, RequestStatus.FINISHED_LENGTH_CAPPED, None),
+        ([1, 1, 7], 3, RequestStatus.FINISHED_STOPPED, None),  # 7 is the model's own end of sequence
+    ]:
+        request = Request("a", [1], params, stop_token_ids=frozenset([STOP, 7]), max_tokens=3)
+        for number, token in enumerate(said, start=1):
+            request.append_output_token(token)
+            assert request.check_stop(max_model_len=100) == (number == ends_at)
+        assert (request.status, request.stop_reason) == (status, reason)
 
 
 def test_a_full_queue_refuses_all_choices_of_a_call_or_none():

@@ -88,7 +88,7 @@ def test_choices_share_the_prompt_and_copy_one_block_each(toy):
 
 
 def test_a_common_prefix_is_computed_once_even_when_all_arrive_together(toy):
-    t = toy(num_blocks=400, block_size=4, max_num_batched_tokens=32, max_num_seqs=30, max_model_len=200)
+    t = toy(num_blocks=400, block_size=4, max_num_batched_tokens=500, max_num_seqs=30, max_model_len=200)
     shared, own, count = 64, 6, 20
     for i in range(count):
         t.add(str(i), [7] * shared + [100 + i] * own, max_tokens=1)

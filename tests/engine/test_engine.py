@@ -120,7 +120,12 @@ def test_the_context_is_the_last_limit_and_a_prompt_may_leave_room_for_one_token
     cat, answer, assert_idle, length, max_tokens
 ):
     engine, _ = cat
-    output = answer(engine, [7] * (length - 1) + [START], greedy(max_tokens=max_tokens, ignore_eos=True))
+    prompt = [7] * (length - 1) + [START]
+    engine.add_request("looked at", prompt, greedy(max_tokens=max_tokens))
+    assert engine.scheduler.requests["looked at"].max_tokens == 64 - length  # what other code may count on
+    engine.abort_request("looked at")
+    output = answer(engine, prompt, greedy(max_tokens=max_tokens, ignore_eos=True))
+    assert output.prompt_token_ids == prompt
     assert len(output.outputs[0].token_ids) == 64 - length
     assert output.outputs[0].finish_reason == "length"
     assert_idle(engine)

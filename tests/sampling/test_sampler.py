@@ -110,6 +110,12 @@ def test_the_strictest_filter_leaves_the_best_token(params, sample):
     assert sample([[0.0, 1.0, 4.0, 2.0]], [row]) == [2]
 
 
+def test_of_thousands_of_equals_the_lowest_ids_are_kept():
+    logits = torch.zeros(2, 20_000)
+    kept_ids = apply_top_k_top_p(logits, torch.tensor([5, 7]), None).isfinite()
+    assert [row.nonzero().flatten().tolist() for row in kept_ids] == [list(range(5)), list(range(7))]
+
+
 def test_equal_logits_go_to_the_lowest_id(sample):
     greedy = (SamplingParams(temperature=0), 0, [0], [], {})
     sampled = (SamplingParams(seed=1), 0, [0], [], {})
@@ -128,6 +134,12 @@ def test_a_draw_takes_the_first_token_beyond_the_number_and_never_an_impossible_
         assert draw(probs, torch.tensor([u], dtype=torch.float64)).tolist() == [token]
 
 
+def test_what_rounding_left_of_the_total_is_shared_out_and_not_given_to_the_last_token():
+    probs = torch.tensor([[0.25, 0.25, 0.0, 0.0]])  # float32 sums are not exactly 1; here by far
+    for u, token in [(0.0, 0), (0.49, 0), (0.5, 1), (0.75, 1), (1 - 2**-53, 1)]:
+        assert draw(probs, torch.tensor([u], dtype=torch.float64)).tolist() == [token]
+
+
 @given(st.lists(st.floats(0, 1, width=32), min_size=2, max_size=20), st.floats(0, 1, exclude_max=True))
 def test_no_number_draws_a_token_of_probability_zero(weights, u):
     assume(sum(weights) > 1e-3)
@@ -140,7 +152,8 @@ def test_no_number_draws_a_token_of_probability_zero(weights, u):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_logits_of_any_type_are_sampled_in_float32(dtype, sample):
     logits = torch.linspace(-2, 2, 100).repeat(300, 1).to(dtype)
-    rows = [(SamplingParams(top_p=0.9, min_p=0.01), seed, [0], [], {}) for seed in range(300)]
+    params = SamplingParams(top_p=0.9, min_p=0.01, logit_bias={50: 1.001, 51: -0.3})
+    rows = [(params, seed, [0], [], {}) for seed in range(300)]
     assert sample(logits, rows) == sample(logits.float(), rows)
 
 
