@@ -52,8 +52,10 @@ def expected_buddy(cells, size):
     return (fitting[0][1], chunk) if fitting else None
 
 
-# Mostly small sizes: many live at a time, so that holes of equal size stand side by side and apart.
-OPERATIONS = st.lists(st.tuples(st.booleans(), st.sampled_from([1, 1, 2, 2, 3, 4, 5, 8, 24])), max_size=50)
+# Many operations, more of them allocations, mostly of small sizes: so that holes of equal size come to stand apart.
+SIZES = st.sampled_from([1, 1, 1, 2, 2, 3, 4, 5, 8, 24])
+KINDS = st.sampled_from(["allocate", "allocate", "allocate", "free", "free", "double"])
+OPERATIONS = st.lists(st.tuples(KINDS, SIZES, st.integers(0, 9)), min_size=12, max_size=40)
 
 
 @pytest.mark.parametrize(
@@ -62,17 +64,17 @@ OPERATIONS = st.lists(st.tuples(st.booleans(), st.sampled_from([1, 1, 2, 2, 3, 4
 @given(capacity=st.integers(1, 70), operations=OPERATIONS)
 def test_against_a_row_of_cells(make, expected, capacity, operations):
     allocator, cells, live = make(capacity), [False] * capacity, []
-    for is_allocation, number in operations:
-        if is_allocation:
-            extent = allocator.allocate(number)
-            assert extent == expected(cells, number)
+    for kind, size, which in operations:
+        if kind == "allocate":
+            extent = allocator.allocate(size)
+            assert extent == expected(cells, size)
             if extent is not None:
-                assert extent.size == allocator.size_for(number) >= number
+                assert extent.size == allocator.size_for(size) >= size
                 assert not any(cells[extent.start : extent.end]) and extent.end <= capacity
                 cells[extent.start : extent.end] = [True] * extent.size
                 live.append(extent)
         elif live:
-            extent = live.pop(number % len(live))
+            extent = live.pop(which % len(live))
             allocator.free(extent)
             cells[extent.start : extent.end] = [False] * extent.size
         assert sum(hole.size for hole in allocator.holes()) == cells.count(False)
@@ -118,12 +120,14 @@ def test_a_capacity_that_is_no_power_of_two_is_a_row_of_arenas():
 @given(st.integers(1, 70), OPERATIONS)
 def test_doubling_joins_exactly_a_free_buddy(capacity, operations):
     allocator, live = BuddyAllocator(capacity), []
-    for is_allocation, number in operations:
-        if is_allocation:
-            if (extent := allocator.allocate(number)) is not None:
+    for kind, size, which in operations:
+        if kind == "allocate":
+            if (extent := allocator.allocate(size)) is not None:
                 live.append(extent)
+        elif live and kind == "free":
+            allocator.free(live.pop(which % len(live)))
         elif live:
-            index = number % len(live)
+            index = which % len(live)
             old, before = live[index], allocator.holes()
             new = allocator.double(old)
             start = old.start // (2 * old.size) * (2 * old.size)

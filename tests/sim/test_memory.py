@@ -17,13 +17,13 @@ from minivllm.sim.usage import Ledger
 MAX_LEN = 24
 BLOCK = 4
 EVERY_POLICY = pytest.mark.parametrize("name", POLICIES)
-SOME = settings(max_examples=40)  # for each policy
+SOME = settings(max_examples=25)  # for each policy
 
 
 @st.composite
 def traces(draw):
-    """Up to ten requests that fit into MAX_LEN tokens, at once or one after the other."""
-    lengths = draw(st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=1, max_size=10))
+    """Three to nine requests that fit into MAX_LEN tokens, at once or one after the other."""
+    lengths = draw(st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=3, max_size=9))
     arrivals = draw(st.lists(st.integers(0, 30), min_size=len(lengths), max_size=len(lengths)))
     return fixed_trace(lengths, [float(time) for time in arrivals])
 

@@ -41,6 +41,8 @@ def test_bars_cover_every_request_from_arrival_to_end(lengths, budget, capacity)
         for one, other in zip(mine, mine[1:], strict=False):
             assert one.end == other.start and one.kind != other.kind
         assert all(bar.start < bar.end for bar in mine)
+        busy = sum(step.duration for step in result.steps if who in step.num_tokens)
+        assert sum(bar.end - bar.start for bar in mine if bar.kind != "waiting") == pytest.approx(busy)
         assert [bar.kind for bar in mine if bar.kind != "waiting"][0] == "prefill"
 
 
