@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import Sequence
 from itertools import product
@@ -38,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             trace.save(options.save_trace)
         run = _run_memory if options.command == "memory" else _run_schedule
         run(options, trace)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads our output (`| head`) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
         print(f"python -m minivllm.sim: error: {error}", file=sys.stderr)
         return EXIT_USAGE

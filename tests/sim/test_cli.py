@@ -190,3 +190,9 @@ def test_it_runs_as_a_module():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "output tokens per second" in done.stdout
+
+
+def test_a_reader_who_leaves_early_is_no_error():
+    program = f"{sys.executable} -m minivllm.sim memory --num-requests 5 | true"
+    done = subprocess.run(program, shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
