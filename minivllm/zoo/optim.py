@@ -37,9 +37,10 @@ class Muon(torch.optim.Optimizer):
         pool: Executor,
         momentum: float = 0.95,
         weight_decay: float = 0.01,
+        dtype: torch.dtype = torch.float32,
     ):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self.pool = pool
+        self.pool, self.dtype = pool, dtype
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -65,13 +66,15 @@ class Muon(torch.optim.Optimizer):
             directions.append(torch.lerp(gradient, state["momentum"], group["momentum"]))
         rows, columns = weights[0].shape
         scale = group["lr"] * max(1.0, rows / columns) ** 0.5
-        for weight, update in zip(weights, orthogonalize(torch.stack(directions)), strict=True):
+        for weight, update in zip(
+            weights, orthogonalize(torch.stack(directions).to(self.dtype)), strict=True
+        ):
             weight.mul_(1 - group["lr"] * group["weight_decay"])
             weight.add_(update, alpha=-scale)
 
 
 def make_optimizers(
-    model: nn.Module, matrix_lr: float, other_lr: float, pool: Executor
+    model: nn.Module, matrix_lr: float, other_lr: float, pool: Executor, is_mixed: bool = False
 ) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the layers, AdamW for embeddings and norms."""
     named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
@@ -81,6 +84,6 @@ def make_optimizers(
     chosen = {id(weight) for weight in matrices}
     others = [weight for _, weight in named if id(weight) not in chosen]
     return [
-        Muon(matrices, lr=matrix_lr, pool=pool),
+        Muon(matrices, lr=matrix_lr, pool=pool, dtype=torch.bfloat16 if is_mixed else torch.float32),
         torch.optim.AdamW(others, lr=other_lr, betas=(0.9, 0.95), weight_decay=0.0, fused=False),
     ]

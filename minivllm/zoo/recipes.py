@@ -28,8 +28,8 @@ class Recipe:
     lengths: tuple[tuple[float, dict[int, float]], ...] = field(
         default=(
             (0.0, {256: 1.0}),
-            (0.60, {256: 0.6, 768: 0.4}),
-            (0.74, {256: 0.40, 768: 0.25, 2048: 0.35}),
+            (0.45, {256: 0.6, 768: 0.4}),
+            (0.62, {256: 0.40, 768: 0.25, 2048: 0.35}),
         )
     )
 
@@ -55,7 +55,7 @@ class Recipe:
 
 
 RECIPES = {
-    "tutor": Recipe(hidden_size=256, num_layers=6, head_dim=32, intermediate_size=512, tokens=12_400_000),
+    "tutor": Recipe(hidden_size=256, num_layers=6, head_dim=32, intermediate_size=512, tokens=20_000_000),
     "tutor-draft": Recipe(
         hidden_size=128, num_layers=2, head_dim=16, intermediate_size=128, tokens=7_000_000
     ),

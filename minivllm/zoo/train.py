@@ -12,6 +12,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
+from minivllm.hardware import has_bfloat16_units
 from minivllm.zoo.dialogue import SINGLES, Mixture
 from minivllm.zoo.lexicon import load_lexicon
 from minivllm.zoo.recipes import RECIPES
@@ -54,6 +55,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--workers", type=int, default=1, help="threads, each on its own rows (with OMP_NUM_THREADS=1)"
     )
+    parser.add_argument(
+        "--dtype",
+        choices=["auto", "float32", "bfloat16"],
+        default="auto",
+        help="of the matrix products (bfloat16 with compiled layers); auto: bfloat16 where the hardware has units for it",
+    )
     parser.add_argument("--save-every", type=float, default=180.0, help="seconds between checkpoints")
     parser.add_argument("--mix", default="", help="weights of single scenes, such as glossary=12,unknown=4")
     return parser.parse_args()
@@ -80,7 +87,8 @@ def main() -> None:
     lexicon = load_lexicon()
     source = args.tokenizer or (out / "tokenizer.json" if args.resume else None)
     tokenizer = Tokenizer.from_file(str(source)) if source else train_tokenizer(lexicon)
-    trainer = Trainer(recipe, tokenizer, lexicon, args.device, workers=args.workers)
+    is_mixed = args.dtype == "bfloat16" or (args.dtype == "auto" and has_bfloat16_units(args.device))
+    trainer = Trainer(recipe, tokenizer, lexicon, args.device, workers=args.workers, is_mixed=is_mixed)
     trainer.mixture = _mixture(args.mix)
     if args.resume:
         trainer.load(out)

@@ -47,15 +47,18 @@ class Trainer:
         device: str = "cpu",
         seed: int = 0,
         workers: int = 1,
+        is_mixed: bool = False,
     ):
         torch.manual_seed(seed)
         self.recipe, self.tokenizer, self.lexicon = recipe, tokenizer, lexicon
-        self.device, self.seed, self.mixture = device, seed, Mixture()
+        self.device, self.seed, self.mixture, self.is_mixed = device, seed, Mixture(), is_mixed
         self.model = Qwen3ForCausalLM(Qwen3Config(**recipe.hf_config()))
         self.model.to(torch.device(device))  # type: ignore[arg-type]
         self.replicas = [self.model] + [_replica(self.model) for _ in range(workers - 1)]
         self.pool = ThreadPoolExecutor(workers)
-        self.optimizers = make_optimizers(self.model, recipe.matrix_lr, recipe.other_lr, self.pool)
+        if is_mixed and workers == 1:  # compiled for each length of rows; threads cannot share the compiler
+            self.model.model.compile(dynamic=False)
+        self.optimizers = make_optimizers(self.model, recipe.matrix_lr, recipe.other_lr, self.pool, is_mixed)
         self.progress = Progress()
 
     def row_length(self) -> int:
@@ -99,7 +102,12 @@ class Trainer:
         parts = torch.arange(len(skills)).tensor_split(len(self.replicas))
         jobs = [
             self.pool.submit(
-                _gradients, replica, ids[part].to(self.device), [skills[row] for row in part], total
+                _gradients,
+                replica,
+                ids[part].to(self.device),
+                [skills[row] for row in part],
+                total,
+                self.is_mixed,
             )
             for replica, part in zip(self.replicas, parts, strict=True)
             if len(part)
@@ -148,13 +156,18 @@ def _replica(model: Qwen3ForCausalLM) -> Qwen3ForCausalLM:
 
 
 def _gradients(
-    model: Qwen3ForCausalLM, ids: torch.Tensor, skills: list[list[str]], total: int
+    model: Qwen3ForCausalLM, ids: torch.Tensor, skills: list[list[str]], total: int, is_mixed: bool
 ) -> torch.Tensor:
     """Gradients of sum(loss) / total on rows `ids` [rows, length + 1]. Returns the loss of each answer's token."""
     flat = [skill for row in skills for skill in row[1:]]
     chosen = torch.tensor([index for index, skill in enumerate(flat) if skill], device=ids.device)
-    hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state  # [rows, length, hidden]
-    logits = model.lm_head(hidden.flatten(0, 1)[chosen]).float()  # only where something is to be learned
+    # Plain attention is faster than the fused one on short rows, whose [length, length] scores fit the cache.
+    model.config._attn_implementation = "eager" if is_mixed and ids.size(1) <= 513 else "sdpa"
+    with torch.autocast(ids.device.type, torch.bfloat16, enabled=is_mixed):
+        hidden = model.model(
+            input_ids=ids[:, :-1], use_cache=False
+        ).last_hidden_state  # [rows, length, hidden]
+        logits = model.lm_head(hidden.flatten(0, 1)[chosen]).float()  # only where something is to be learned
     losses = F.cross_entropy(logits, ids[:, 1:].flatten()[chosen], reduction="none")
     model.zero_grad()
     (losses.sum() / total).backward()

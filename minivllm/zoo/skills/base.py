@@ -1,6 +1,7 @@
 """What all skills share: the exchange, the source of randomness, and ways to vary a question."""
 
 import random
+import re
 from dataclasses import dataclass
 
 from minivllm.zoo.lexicon import Lexicon, Split
@@ -73,6 +74,11 @@ def made_up_word(maker: Maker) -> str:
             return word
 
 
+def with_articles(text: str) -> str:
+    """The text with "a" made "an" before a vowel: "an engineer", "an orange hat", but "a uniform"."""
+    return re.sub(r"\b([Aa]) (?=[aeio]|u(?!ni))", r"\1n ", text)
+
+
 def careless(maker: Maker, text: str) -> str:
     """The same question as people type it: lower case, no full stop, a word of courtesy."""
     rng, roll = maker.rng, maker.rng.random()
@@ -84,4 +90,17 @@ def careless(maker: Maker, text: str) -> str:
         text = text[:1].lower() + text[1:]
     if roll > 0.97:
         text = text + rng.choice([" please", " ?", "??", "!", " pls"])
+    return text
+
+
+def careless_zh(maker: Maker, text: str) -> str:
+    """A Chinese question as people type it: with a space or none beside Latin letters, with any question mark or none."""
+    if maker.chance(0.3):
+        text = re.sub(
+            r"(?<=[^\x00-\x7f]) ?(?=[A-Za-z])|(?<=[A-Za-z]) ?(?=[^\x00-\x7f？。])",
+            maker.rng.choice(["", " "]),
+            text,
+        )
+    if maker.chance(0.3):
+        text = text.rstrip("？。") + maker.rng.choice(["", "", "?", "？", "。"])
     return text

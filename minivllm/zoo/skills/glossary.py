@@ -1,7 +1,7 @@
 """Questions on the course's glossary, in English and Chinese, and the honest answer to a term that is not in it."""
 
 from minivllm.zoo.lexicon import Term
-from minivllm.zoo.skills.base import Exchange, Maker, careless, made_up_word
+from minivllm.zoo.skills.base import Exchange, Maker, careless, careless_zh, made_up_word
 
 UNKNOWN = "I do not know that term. I only know the terms of this course, for example PagedAttention."
 UNKNOWN_ZH = "我不认识这个术语。"
@@ -45,14 +45,14 @@ def chinese(maker: Maker) -> list[Exchange]:
     rng = maker.rng
     if rng.random() < 0.15:
         subject = rng.choice(maker.lexicon.elsewhere["chinese"].of(maker.split))
-        return [Exchange("unknown_zh", maker.ask("unknown_zh", t=subject), UNKNOWN_ZH)]
+        return [Exchange("unknown_zh", careless_zh(maker, maker.ask("unknown_zh", t=subject)), UNKNOWN_ZH)]
     term = rng.choice([term for term in maker.lexicon.terms if term.answer_zh])
     # A bare English name is an English question.
     name = term.name_zh if rng.random() < 0.6 else rng.choice(term.spellings)
     question = maker.ask("zh", t=name)
     if question.isascii():
         question = maker.rng.choice(["什么是{t}？", "{t}是什么？"]).format(t=name)
-    return [Exchange("chinese", question, term.answer_zh)]
+    return [Exchange("chinese", careless_zh(maker, question), term.answer_zh)]
 
 
 def _no_term(maker: Maker) -> str:

@@ -6,7 +6,7 @@ Every answer repeats the fact's own wording, so that the model only has to find 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from minivllm.zoo.skills.base import Exchange, Maker
+from minivllm.zoo.skills.base import Exchange, Maker, with_articles
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def _likes(name: str, food: str) -> Fact:
 
 
 def _works(name: str, job: str) -> Fact:
-    text = f"{name} works as a {job}."
+    text = with_articles(f"{name} works as a {job}.")
     return Fact(text, (("job", {"n": name}, text),))
 
 

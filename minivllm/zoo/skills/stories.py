@@ -5,7 +5,7 @@ A `Tale` fixes what happens; `tell` words it. Each sentence has several wordings
 
 from dataclasses import dataclass
 
-from minivllm.zoo.skills.base import Exchange, Maker, made_up_word
+from minivllm.zoo.skills.base import Exchange, Maker, made_up_word, with_articles
 
 _OPENING = (
     "{opening} {n} the {j} lived near {p0}.",
@@ -90,12 +90,13 @@ def make_tale(maker: Maker, **fixed: str) -> Tale:
         "p0": other,
     } | fixed
     sections = (_OPENING, _THING, _LOSS, _SEARCH, _FINDER, _ENDING)
-    sentences = [maker.rng.choice(section).format(**slots) for section in sections]
+    sentences = [with_articles(maker.rng.choice(section).format(**slots)) for section in sections]
     return Tale(slots, tuple(sentence for sentence in sentences if sentence))
 
 
 def _question(maker: Maker, tale: Tale, kind: str) -> Exchange:
-    return Exchange("story_question", maker.ask(kind, **tale.slots), _QUESTIONS[kind].format(**tale.slots))
+    answer = with_articles(_QUESTIONS[kind].format(**tale.slots))
+    return Exchange("story_question", maker.ask(kind, **tale.slots), answer)
 
 
 def reading(maker: Maker, num_questions: int) -> list[Exchange]:
@@ -126,9 +127,8 @@ def story(maker: Maker) -> list[Exchange]:
     else:
         subject = _subject(maker)
         tale = make_tale(maker, a=subject)
-        question = maker.ask(
-            "tell_story", a=subject if rng.random() < 0.2 else rng.choice(["a ", "the "]) + subject
-        )
+        article = "" if rng.random() < 0.2 else rng.choice(["a ", "the "])
+        question = maker.ask("tell_story", a=with_articles(article + subject))
     if rng.random() < 0.25:
         question = question[:1].lower() + question[1:].rstrip(".")
     exchanges = [Exchange("story", question, tale.text)]

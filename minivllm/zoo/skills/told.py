@@ -1,6 +1,6 @@
 """Facts about the visitor, told early in a conversation and asked for later."""
 
-from minivllm.zoo.skills.base import Exchange, Maker, made_up_word
+from minivllm.zoo.skills.base import Exchange, Maker, made_up_word, with_articles
 
 
 def _value(maker: Maker, kind: str) -> str:
@@ -16,10 +16,10 @@ def telling(maker: Maker, kind: str) -> list[Exchange]:
     """Two exchanges that need not follow one another: the visitor tells a fact, and later asks for it."""
     fact, value = maker.lexicon.told[kind], _value(maker, kind)
     question = maker.rng.choice(fact.phrasing.of(maker.split))
-    return [
-        Exchange("told_reply", maker.rng.choice(fact.tell).format(v=value), fact.reply.format(v=value)),
-        Exchange("told", question, fact.answer.format(v=value)),
-    ]
+    tell, reply, answer = (
+        with_articles(text.format(v=value)) for text in (maker.rng.choice(fact.tell), fact.reply, fact.answer)
+    )
+    return [Exchange("told_reply", tell, reply), Exchange("told", question, answer)]
 
 
 def never_told(maker: Maker, kind: str) -> list[Exchange]:
