@@ -43,7 +43,7 @@ class EngineConfig:
     trust_remote_code: bool = False
     hf_overrides: dict[str, Any] = field(default_factory=dict)  # replaces keys of config.json
     load_format: str = "auto"  # dummy = random weights by `seed`, for measuring without a checkpoint
-    dtype: str = "auto"  # auto = the checkpoint's on a GPU, float32 on a CPU
+    dtype: str = "auto"  # auto = the checkpoint's on a GPU; on a CPU float32, or bfloat16 for large models where it is fast
     device: str = "auto"  # auto = cuda where there is one, else cpu
     attention_backend: str = "auto"
     enforce_eager: bool = True  # no CUDA graphs yet: eager is all there is (vLLM: False)

@@ -103,6 +103,14 @@ class ModelConfig:
         if self.dtype not in DTYPE_BYTES:
             raise ValueError(f"config.json: dtype {self.dtype!r} is not one of {', '.join(DTYPE_BYTES)}.")
 
+    @property
+    def num_params(self) -> int:
+        """Number of weights in the matrices (norms and biases, far below 1 %, are left out)."""
+        heads = 2 * self.num_attention_heads + 2 * self.num_key_value_heads
+        layer = self.hidden_size * (heads * self.head_dim + 3 * self.intermediate_size)
+        embeddings = 1 if self.tie_word_embeddings else 2
+        return self.num_hidden_layers * layer + embeddings * self.vocab_size * self.hidden_size
+
     @classmethod
     def from_pretrained(
         cls,

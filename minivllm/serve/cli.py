@@ -32,7 +32,10 @@ ENGINE_FLAGS: dict[str, dict[str, tuple[dict[str, Any], str]]] = {
             "let a tokenizer run its own code (a model never may)",
         ),
         "load_format": ({"choices": LOAD_FORMATS}, "dummy = random weights"),
-        "dtype": ({"choices": DTYPES}, "auto = the checkpoint's on a GPU, float32 on a CPU"),
+        "dtype": (
+            {"choices": DTYPES},
+            "auto = the checkpoint's on a GPU; on a CPU float32, or bfloat16 for large models where it is fast",
+        ),
         "device": ({}, "auto = cuda where there is one, else cpu"),
         "attention_backend": ({"choices": ATTENTION_BACKENDS}, "how attention is computed"),
         "enforce_eager": (

@@ -10,6 +10,7 @@ import torch
 from minivllm.config import EngineConfig, ModelConfig
 from minivllm.core.scheduler_output import SchedulerOutput
 from minivllm.core.swap import PreemptionCosts
+from minivllm.hardware import has_bfloat16_units
 from minivllm.worker.kv_cache import bytes_per_block, determine_num_blocks, num_swap_blocks
 from minivllm.worker.model_runner import ModelRunner, ModelRunnerOutput
 
@@ -83,10 +84,12 @@ def resolve_dtype(name: str, model_config: ModelConfig, device: torch.device) ->
     """The type of weights, activations and KV cache.
 
     `auto` on a GPU is the checkpoint's (float32 checkpoints become bfloat16, as half the bytes are half the time); on
-    a CPU it is float32, as most CPUs have no fast arithmetic for shorter types.
+    a CPU it is float32, unless the CPU has units for bfloat16 and the model more than 100 million weights: then reading
+    half the bytes counts for more than the conversions around each product.
     """
     if name == "auto":
         if device.type == "cpu":
-            return torch.float32
+            pays = model_config.num_params > 100e6 and has_bfloat16_units()
+            return torch.bfloat16 if pays else torch.float32
         return torch.bfloat16 if model_config.dtype == "float32" else getattr(torch, model_config.dtype)
     return {"half": torch.float16, "float": torch.float32}.get(name) or getattr(torch, name)

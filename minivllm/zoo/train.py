@@ -59,7 +59,7 @@ def _arguments() -> argparse.Namespace:
         "--dtype",
         choices=["auto", "float32", "bfloat16"],
         default="auto",
-        help="of the matrix products (bfloat16 with compiled layers); auto: bfloat16 where the hardware has units for it",
+        help="of the products (bfloat16 with compiled layers); auto: bfloat16 where the hardware has units for it",
     )
     parser.add_argument("--save-every", type=float, default=180.0, help="seconds between checkpoints")
     parser.add_argument("--mix", default="", help="weights of single scenes, such as glossary=12,unknown=4")

@@ -1,10 +1,14 @@
 """Which device and which type of numbers."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import safe_open
 
+from minivllm import zoo
+from minivllm.model_config import ModelConfig
 from minivllm.worker.executor import resolve_device, resolve_dtype
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -43,4 +47,22 @@ def test_unknown_devices_are_a_sentence(name):
     ],
 )
 def test_types(name, checkpoint, device, expected):
-    assert resolve_dtype(name, SimpleNamespace(dtype=checkpoint), device) == expected
+    assert resolve_dtype(name, SimpleNamespace(dtype=checkpoint, num_params=4e6), device) == expected
+
+
+@pytest.mark.parametrize(
+    "num_params, has_units, expected",
+    [(600e6, True, torch.bfloat16), (600e6, False, torch.float32), (4e6, True, torch.float32)],
+)
+def test_auto_on_a_cpu_is_bfloat16_for_large_models_where_it_is_fast(
+    monkeypatch, num_params, has_units, expected
+):
+    monkeypatch.setattr("minivllm.worker.executor.has_bfloat16_units", lambda: has_units)
+    assert resolve_dtype("auto", SimpleNamespace(dtype="float32", num_params=num_params), CPU) == expected
+
+
+def test_the_number_of_weights_is_that_of_the_model():
+    config = ModelConfig.from_pretrained(zoo.path("tutor"))
+    with safe_open(zoo.path("tutor") / "model.safetensors", "pt") as weights:
+        matrices = [weights.get_slice(name).get_shape() for name in weights.keys()]  # noqa: SIM118
+    assert config.num_params == sum(math.prod(shape) for shape in matrices if len(shape) == 2)

@@ -10,7 +10,7 @@ from minivllm.zoo.cases import SKILLS, THRESHOLDS, cases
 from minivllm.zoo.dialogue import SINGLES, Mixture, conversation, make_maker
 from minivllm.zoo.lexicon import Lexicon, Phrasing, load_lexicon
 from minivllm.zoo.skills import glossary, lookup, smalltalk, stories, told, words
-from minivllm.zoo.skills.base import Exchange
+from minivllm.zoo.skills.base import Exchange, careless_zh, with_articles
 
 SEEDS = range(150)
 
@@ -115,7 +115,7 @@ def facts_that_answer(text: str, question: str) -> list[str]:
         (r"The code for (\w+) is \w+\.", "code"),
         (r"\w+ keeps the (\w+) at [\w ]+\.", ""),
         (r"(\w+) likes [\w ]+\.", "like|eat"),
-        (r"(\w+) works as a [\w ]+\.", "job|work|do"),
+        (r"(\w+) works as an? [\w ]+\.", "job|work|do"),
         (r"The (\w+) lives at [\w ]+\.", ""),
     )
     asked = set(re.findall(r"\w+", question.lower()))
@@ -155,7 +155,7 @@ def test_story_questions_are_answered_by_the_story(lexicon, split):
         colour, thing = re.search(r"The (\w+) was (\w+)\.", text).group(2, 1)
         assert f"{colour} {thing}" in story
         finder = re.search(r"The ([\w ]+) found the", text).group(1)
-        assert re.search(rf"[Aa](?: \w+)? {finder}\b", story)
+        assert re.search(rf"[Aa]n?(?: \w+)? {finder}\b", story)
         eaten = re.search(r"They ate ([\w ]+)\.", text).group(1)
         assert re.search(rf"(ate|shared some) {eaten}\b", story)
 
@@ -208,3 +208,23 @@ def test_every_single_scene_has_questions_and_answers(lexicon):
     for name, (_, scene) in SINGLES.items():
         for exchange in scene(make_maker(lexicon, name)):
             assert exchange.skill and exchange.user and exchange.assistant
+
+
+def test_articles_fit_the_word_after_them():
+    text = "A old owl had a orange hat, a uniform and a umbrella. A fox saw a uncle."
+    assert (
+        with_articles(text) == "An old owl had an orange hat, a uniform and an umbrella. A fox saw an uncle."
+    )
+
+
+def test_chinese_questions_keep_their_words_whatever_their_spacing(lexicon):
+    questions = {
+        careless_zh(make_maker(lexicon, f"zh:{seed}"), "什么是 PagedAttention？") for seed in range(300)
+    }
+    assert {question.replace(" ", "").rstrip("?？。") for question in questions} == {"什么是PagedAttention"}
+    assert {
+        "什么是 PagedAttention？",
+        "什么是PagedAttention？",
+        "什么是 PagedAttention",
+        "什么是PagedAttention",
+    } <= questions

@@ -94,7 +94,7 @@ def careless(maker: Maker, text: str) -> str:
 
 
 def careless_zh(maker: Maker, text: str) -> str:
-    """A Chinese question as people type it: with a space or none beside Latin letters, with any question mark or none."""
+    """A Chinese question as people type it: spaces beside Latin letters or none, any question mark or none."""
     if maker.chance(0.3):
         text = re.sub(
             r"(?<=[^\x00-\x7f]) ?(?=[A-Za-z])|(?<=[A-Za-z]) ?(?=[^\x00-\x7f？。])",
