@@ -9,8 +9,7 @@ the free queue with O(1) removal from its middle is vLLM v1's.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from minivllm.core.block import BlockHash, KVCacheBlock
 from minivllm.core.prefix_cache import PrefixCache
@@ -25,9 +24,8 @@ class FreeBlockQueue:
     """
 
     def __init__(self, blocks: Iterable[KVCacheBlock] = ()) -> None:
-        self._ends = KVCacheBlock(
-            -1
-        )  # one sentinel closes the list into a ring: no special case at either end
+        # One sentinel closes the list into a ring: no special case at either end.
+        self._ends = KVCacheBlock(-1)
         self._ends.prev_free = self._ends.next_free = self._ends
         self.num_free_blocks = 0
         for block in blocks:
@@ -43,14 +41,14 @@ class FreeBlockQueue:
         self._insert_before(self._ends.next_free, block)
 
     def popleft(self) -> KVCacheBlock:
-        """Take the block that has waited longest."""
+        """Take the first block out and return it; AssertionError if there is none."""
         block = self._ends.next_free
         assert block is not None and block is not self._ends, "popleft from an empty free queue"
         self.remove(block)
         return block
 
     def remove(self, block: KVCacheBlock) -> None:
-        """Take `block` out, wherever it stands."""
+        """Take `block` out, wherever it stands; AssertionError if it is not in the queue."""
         before, after = block.prev_free, block.next_free
         assert before is not None and after is not None, f"block {block.block_id} is not in the free queue"
         before.next_free, after.prev_free = after, before
@@ -58,6 +56,7 @@ class FreeBlockQueue:
         self.num_free_blocks -= 1
 
     def _insert_before(self, after: KVCacheBlock, block: KVCacheBlock) -> None:
+        """Link `block` in between `after` and what stood before it; AssertionError if `block` is in the queue."""
         assert block.next_free is None, f"block {block.block_id} is already in the free queue"
         before = after.prev_free
         assert before is not None
@@ -100,7 +99,10 @@ class BlockPool:
         return (usable - self.num_free_blocks) / usable if usable else 0.0
 
     def get_new_blocks(self, num_blocks: int) -> list[KVCacheBlock]:
-        """Take `num_blocks` blocks from the head of the free queue, one reference each, and forget their content."""
+        """Take `num_blocks` blocks from the head of the free queue, one reference each, and forget their content.
+
+        AssertionError, and nothing is changed, if fewer are free.
+        """
         assert num_blocks <= self.num_free_blocks, (
             f"asked for {num_blocks} of {self.num_free_blocks} free blocks"
         )
@@ -124,7 +126,7 @@ class BlockPool:
         """Give back one reference to each block; the first of `ordered_blocks` is to be evicted first.
 
         A block that reaches zero references joins the free queue: at the end if the prefix cache may still find it, at
-        the front if it can never be found again.
+        the front if it can never be found again. AssertionError for a block without references.
         """
         unfindable = []
         for block in ordered_blocks:
@@ -164,25 +166,3 @@ class BlockPool:
         if block.block_hash is not None and self.prefix_cache is not None:
             self.prefix_cache.remove(block.block_hash, block)
             block.block_hash = None
-
-    def check_integrity(self, tables: Iterable[Sequence[KVCacheBlock]]) -> None:
-        """Assert law 2 ("no block is ever lost") against all block tables that are alive.
-
-        free + referenced = N - 1, every reference count equals the block's occurrences in tables, a free block has
-        none, and the prefix cache points only at blocks that carry that very hash.
-        """
-        held = Counter(block.block_id for table in tables for block in table if block is not self.null_block)
-        free = [block.block_id for block in self.free_queue]
-        assert len(free) == len(set(free)) == self.num_free_blocks, "the free queue holds a block twice"
-        assert NULL_BLOCK_ID not in free and self.null_block.ref_cnt == 0, (
-            "the null block was handed out or freed"
-        )
-        for block in self.blocks[1:]:
-            assert block.ref_cnt == held[block.block_id], (
-                f"block {block.block_id} counts {block.ref_cnt} references but occurs {held[block.block_id]} times"
-            )
-        in_use = {block.block_id for block in self.blocks if block.ref_cnt}
-        assert in_use.isdisjoint(free), f"blocks {sorted(in_use & set(free))} are free and referenced"
-        assert len(in_use) + len(free) == self.num_blocks - 1, "a block is neither free nor referenced"
-        if self.prefix_cache is not None:
-            self.prefix_cache.check_integrity(self.blocks)

@@ -12,11 +12,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from minivllm.core.block import BlockHash, KVCacheBlock
-from minivllm.core.block_pool import BlockPool
+from minivllm.core.block_pool import NULL_BLOCK_ID, BlockPool
 from minivllm.core.block_table import BlockTable, cdiv
+from minivllm.core.integrity import check_integrity
+from minivllm.core.prefix_cache import hash_block_tokens
 from minivllm.core.request_hashes import RequestHashes
 from minivllm.core.scheduler_output import BlockOperations
+from minivllm.core.sharing import copy_on_write, fork_table, shared_blocks
+from minivllm.core.step_checks import check_references
 from minivllm.core.swap import SwapSpace
+from minivllm.parts import REFERENCE, Allocator, Parts
 from minivllm.request import Request
 
 BlockUpdates = list[tuple[int, int]]  # changes of a block table: (logical index, physical block id)
@@ -48,6 +53,7 @@ class KVCacheManager:
         enable_caching: keep full blocks findable after their request is gone.
         window: if every layer sees only so many of the latest tokens, blocks behind it are freed while a request runs.
         num_swap_blocks: size of the swap space; 0 = none.
+        parts: what replaces the allocator, the block table, and the functions of sharing and hashing.
     """
 
     def __init__(
@@ -58,11 +64,16 @@ class KVCacheManager:
         *,
         window: int | None = None,
         num_swap_blocks: int = 0,
+        parts: Parts = REFERENCE,
     ) -> None:
         self.block_size = block_size
         self.enable_caching = enable_caching
         self.window = window
-        self.pool = BlockPool(num_blocks, enable_caching)
+        self.pool: Allocator = (parts.block_pool or BlockPool)(num_blocks, enable_caching)
+        self._new_table = parts.block_table or BlockTable
+        self._fork_table = parts.fork_table or fork_table
+        self._shared_blocks = parts.shared_blocks or shared_blocks
+        self._copy_on_write = parts.copy_on_write or copy_on_write
         self.swap_space = SwapSpace(num_swap_blocks)
         self.stats = PrefixCacheStats()
         self._tables: dict[str, BlockTable] = {}
@@ -72,7 +83,7 @@ class KVCacheManager:
         self._num_filled_tokens: dict[
             str, int
         ] = {}  # leading tokens that a step which has returned has computed
-        self._hashes = RequestHashes(block_size)
+        self._hashes = RequestHashes(block_size, parts.hash_block_tokens or hash_block_tokens)
         self._copies: list[tuple[int, int]] = []
 
     # -- what is there ------------------------------------------------------------------------------------------------
@@ -143,7 +154,7 @@ class KVCacheManager:
             The changes of its block table, or None when the pool has too few free blocks; then nothing has changed,
             except that blocks behind a sliding window are free now.
         """
-        table = self._tables.get(request.request_id) or BlockTable(self.block_size)
+        table = self._tables.get(request.request_id) or self._new_table(self.block_size)
         assert not (len(table) and computed_blocks), "computed blocks are for requests that hold none yet"
         num_computed = request.num_computed_tokens or len(computed_blocks) * self.block_size
         updates = self._free_behind_window(table, num_computed)
@@ -157,7 +168,7 @@ class KVCacheManager:
         self._tables[request.request_id] = table
         first_new = len(table)
         new_blocks = self.pool.get_new_blocks(num_needed)
-        updates += [(index, self._copy_on_write(table, index, new_blocks.pop())) for index in shared]
+        updates += [(index, self._copy(table, index, new_blocks.pop())) for index in shared]
         table.append([*computed_blocks, *new_blocks])
         updates += [(index, table[index].block_id) for index in range(first_new, len(table))]
         self._num_cached_blocks.setdefault(request.request_id, len(computed_blocks))
@@ -169,15 +180,8 @@ class KVCacheManager:
             self.stats.queries += request.num_tokens
             self.stats.hits += num_hit_tokens
 
-    def _shared_blocks(self, table: BlockTable, start: int, stop: int) -> list[int]:
-        """Logical indices of blocks that positions [start, stop) would write into and that somebody else holds, too."""
-        last = min(len(table), cdiv(stop, self.block_size))
-        return [index for index in range(start // self.block_size, last) if table[index].ref_cnt > 1]
-
-    def _copy_on_write(self, table: BlockTable, index: int, target: KVCacheBlock) -> int:
-        source = table.replace(index, target)
-        self._copies.append((source.block_id, target.block_id))
-        self.pool.free_blocks([source])  # others still hold it: it cannot become free here
+    def _copy(self, table: BlockTable, index: int, target: KVCacheBlock) -> int:
+        self._copies.append(self._copy_on_write(self.pool, table, index, target))
         return target.block_id
 
     def _free_behind_window(self, table: BlockTable, num_computed: int) -> BlockUpdates:
@@ -246,10 +250,9 @@ class KVCacheManager:
         """
         assert child.request_id not in self._tables, f"request {child.request_id} holds blocks already"
         assert num_tokens <= self._num_filled_tokens[parent.request_id], "only computed tokens can be shared"
-        table = BlockTable(self.block_size)
-        table.append(self._tables[parent.request_id][: cdiv(num_tokens, self.block_size)])
-        self.pool.touch(table)
-        self._tables[child.request_id] = table
+        self._tables[child.request_id] = self._fork_table(
+            self.pool, self._tables[parent.request_id], num_tokens
+        )
         cached = self._num_cached_blocks[parent.request_id]
         self._num_cached_blocks[child.request_id] = min(cached, num_tokens // self.block_size)
         self._num_filled_tokens[child.request_id] = child.num_computed_tokens = num_tokens
@@ -303,7 +306,7 @@ class KVCacheManager:
         self.pool.touch(computed_blocks)
         targets = self.pool.get_new_blocks(num_blocks - len(computed_blocks))
         self.swap_space.swap_in(request.request_id, targets, first=len(computed_blocks))
-        table = BlockTable(self.block_size)
+        table = self._new_table(self.block_size)
         table.append([*computed_blocks, *targets])
         self._tables[request.request_id] = table
         self._num_cached_blocks[request.request_id] = len(computed_blocks)
@@ -317,10 +320,12 @@ class KVCacheManager:
 
     def check_integrity(self) -> None:
         """Assert that no block is lost (law 2)."""
-        self.pool.check_integrity(self._tables.values())
+        check_references(self.pool, self._tables.values())
+        if isinstance(self.pool, BlockPool):  # anybody else's pool may keep its free blocks as it likes
+            check_integrity(self.pool, self._tables.values())
         self.swap_space.check_integrity()
 
 
 def _num_free(blocks: Sequence[KVCacheBlock]) -> int:
     """How many of `blocks` stand in the free queue, and would leave it when touched."""
-    return sum(block.next_free is not None for block in blocks)
+    return sum(block.ref_cnt == 0 and block.block_id != NULL_BLOCK_ID for block in blocks)

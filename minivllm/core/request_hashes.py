@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from minivllm.core.block import BlockHash
 from minivllm.core.prefix_cache import ROOT_HASH, hash_block_tokens
 from minivllm.request import Request
+
+HashBlockTokens = Callable[[BlockHash, Sequence[int], Sequence[str]], BlockHash]
 
 
 class RequestHashes:
     """request id -> hashes of its full blocks of known tokens. Tokens never change, so neither do hashes."""
 
-    def __init__(self, block_size: int) -> None:
+    def __init__(self, block_size: int, hash_block: HashBlockTokens = hash_block_tokens) -> None:
         self.block_size = block_size
+        self._hash_block = hash_block
         self._hashes: dict[str, list[BlockHash]] = {}
 
     def __len__(self) -> int:
@@ -24,7 +29,7 @@ class RequestHashes:
             tokens = request.tokens_between(index * self.block_size, (index + 1) * self.block_size)
             is_root = index == 0
             extra_keys = request.cache_keys if is_root else ()  # the chain carries them on
-            hashes.append(hash_block_tokens(ROOT_HASH if is_root else hashes[-1], tokens, extra_keys))
+            hashes.append(self._hash_block(ROOT_HASH if is_root else hashes[-1], tokens, extra_keys))
         return hashes[:num_blocks]
 
     def forget(self, request: Request) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from minivllm.core.kv_cache_manager import KVCacheManager
 from minivllm.core.policies import POLICIES
 from minivllm.core.scheduler_output import NewRequestData, RequestUpdate, SchedulerOutput, StepBuilder
+from minivllm.core.static_batch import StaticBatch
 from minivllm.core.swap import PreemptionCosts
 from minivllm.request import Request, RequestStatus
 
@@ -36,8 +37,9 @@ class SchedulerConfig:
         0  # > 0: one request gets at most so many tokens of a step that it shares
     )
     policy: str = "fcfs"
-    enable_static_batching: bool = False  # admit only when nobody runs: what serving was before Orca
+    enable_static_batching: bool = False  # see StaticBatch: what serving was before Orca
     max_num_queued_reqs: int | None = None
+    num_micro_batches: int = 1  # pipeline stages: a step takes only its share of the requests, so that others can follow
     preemption_mode: str = "recompute"  # or swap, or auto: whichever `preemption_costs` calls cheaper
     preemption_costs: PreemptionCosts | None = None
 
@@ -48,8 +50,11 @@ class Scheduler:
     Laws: a step never exceeds `max_num_batched_tokens` nor `max_num_seqs`; every admitted request finishes; running
     requests come before waiting ones; the request that comes last in the policy's order is preempted first.
 
-    Bounds: with fcfs no request is overtaken by a later one, so a request waits for at most those that came before it.
-    (A request that waits for a block that another is just computing lets later ones pass for that step.)
+    Bounds: once nobody is ahead of a request in the policy's order, it is finished after no more steps than it would
+    need alone, ceil(prompt / budget) + max_tokens - 1, whatever comes behind it. With fcfs those ahead are those that
+    came before: nobody starves. With priority a stream of urgent requests starves the others, and only while it lasts.
+    Shortest-first stops nobody who runs, so those count as ahead, too; long requests may starve. With prefix caching a
+    request that waits for a block that another is just computing lets later ones pass for that step.
     """
 
     def __init__(self, config: SchedulerConfig, kv_cache_manager: KVCacheManager) -> None:
@@ -59,6 +64,7 @@ class Scheduler:
         self.requests: dict[str, Request] = {}
         self.waiting: list[Request] = []  # both in the policy's order
         self.running: list[Request] = []
+        self.static_batch = StaticBatch(config.max_num_seqs) if config.enable_static_batching else None
         self.num_preemptions = 0
         self._num_arrived = 0
         self._finished_since_last_step: list[str] = []
@@ -139,6 +145,11 @@ class Scheduler:
         """Does anybody still wait for tokens?"""
         return bool(self.waiting or self.running)
 
+    @property
+    def num_tokens_owed(self) -> int:
+        """Tokens of unfinished requests that are yet to be computed, as far as they are known."""
+        return sum(request.num_tokens - request.num_computed_tokens for request in self.requests.values())
+
     def has_work(self) -> bool:
         """Is there anything to schedule, or anything the worker was not yet told?"""
         return self.has_unfinished_requests() or bool(self._finished_since_last_step)
@@ -147,13 +158,18 @@ class Scheduler:
 
     def schedule(self) -> SchedulerOutput:
         """Decide the next step. `num_computed_tokens` of the scheduled requests is advanced here already."""
-        step = StepBuilder(budget=self.config.max_num_batched_tokens)
+        share = -(-(len(self.running) + len(self.waiting)) // self.config.num_micro_batches)
+        step = StepBuilder(budget=self.config.max_num_batched_tokens, max_requests=share)
         self._announce_forks(step)
-        if self.config.policy == "priority":
+        if self.config.policy == "priority" and self.static_batch is None:
             self._make_way_for_urgent(step)
         self._schedule_running(step)
-        if not step.is_short_of_blocks and self._may_admit():
+        if self.static_batch is not None and not self.running:
+            self.static_batch.open()
+        if not step.is_short_of_blocks:
             self._schedule_waiting(step)
+        if self.static_batch is not None and (step.is_short_of_blocks or not self.waiting):
+            self.static_batch.close()
         if not step.num_scheduled and self.waiting and self.running and not self.running[-1].num_in_flight:
             # Beams that wait for a sibling, which waits for blocks that they hold: the last one gives way.
             self._preempt(self.running[-1], step)
@@ -169,7 +185,7 @@ class Scheduler:
 
     def _schedule_running(self, step: StepBuilder) -> None:
         index = 0
-        while index < len(self.running) and step.budget > 0:
+        while index < len(self.running) and not step.is_full:
             request = self.running[index]
             num_tokens = self._num_tokens_to_schedule(request, step.budget)
             if num_tokens > 0:
@@ -182,7 +198,7 @@ class Scheduler:
 
     def _schedule_waiting(self, step: StepBuilder) -> None:
         index = 0  # requests before it have been passed over in this step
-        while index < len(self.waiting) and step.budget > 0 and len(self.running) < self.config.max_num_seqs:
+        while index < len(self.waiting) and not step.is_full and self._has_seat():
             request = self.waiting[index]
             if self._waits_for_a_block(request, step):
                 index += 1
@@ -195,6 +211,7 @@ class Scheduler:
         start = manager.find_start(request)
         # All its tokens must fit, not only this chunk: otherwise it would soon preempt somebody, or be preempted.
         if not manager.can_fit(request.num_tokens, start.blocks):
+            step.is_short_of_blocks = True
             return False
         num_tokens = self._num_tokens_to_schedule(request, step.budget, start.num_computed_tokens)
         is_cut = start.num_computed_tokens + num_tokens < request.num_tokens
@@ -204,6 +221,8 @@ class Scheduler:
         manager.record_lookup(request, start.num_computed_tokens)
         self.waiting.remove(request)
         insort(self.running, request, key=self.policy)
+        if self.static_batch is not None:
+            self.static_batch.take_seat()
         if request.first_scheduled_time is None:
             request.first_scheduled_time = time.monotonic()
             request.num_cached_tokens = start.num_computed_tokens
@@ -222,9 +241,10 @@ class Scheduler:
         step.pending_hashes.update(self.kv_cache_manager.hashes_computed_by(request, num_tokens))
         step.add(request, num_tokens)
 
-    def _may_admit(self) -> bool:
-        """With static batching a batch closes when its first request has its prompt computed, until all are done."""
-        return not self.config.enable_static_batching or all(r.num_output_tokens == 0 for r in self.running)
+    def _has_seat(self) -> bool:
+        """May one more request run?"""
+        is_closed = self.static_batch is not None and self.static_batch.num_seats_left == 0
+        return not is_closed and len(self.running) < self.config.max_num_seqs
 
     def _waits_for_a_block(self, request: Request, step: StepBuilder) -> bool:
         """Is somebody computing, in this very step, what this request would otherwise compute again?"""

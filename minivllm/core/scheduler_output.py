@@ -54,6 +54,20 @@ class SchedulerOutput:
         """T, the size of the step's flat batch."""
         return sum(self.num_scheduled_tokens.values())
 
+    @property
+    def is_empty(self) -> bool:
+        """Nothing to compute, and nothing to tell the worker."""
+        operations = self.block_operations
+        return not (
+            self.num_scheduled_tokens
+            or self.new_requests
+            or self.preempted_request_ids
+            or self.finished_request_ids
+            or operations.swap_out
+            or operations.swap_in
+            or operations.copy
+        )
+
 
 @dataclass(frozen=True)
 class RequestUpdate:
@@ -66,9 +80,10 @@ class RequestUpdate:
 class StepBuilder:
     """A SchedulerOutput in the making: what is scheduled so far, and what is left of the budget."""
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, max_requests: int) -> None:
         self.budget = budget
-        self.is_short_of_blocks = False  # somebody was preempted to let others go on: nobody is admitted
+        self.max_requests = max_requests
+        self.is_short_of_blocks = False  # somebody was preempted, or could not be admitted: nobody else is
         self.num_scheduled: dict[str, int] = {}
         self.num_computed: dict[str, int] = {}
         self.new_requests: list[NewRequestData] = []
@@ -77,6 +92,11 @@ class StepBuilder:
         self.chosen_token_ids: dict[str, int] = {}
         self.preempted: list[str] = []
         self.pending_hashes: set[bytes] = set()  # blocks that this step computes
+
+    @property
+    def is_full(self) -> bool:
+        """No further request can be scheduled."""
+        return self.budget <= 0 or len(self.num_scheduled) >= self.max_requests
 
     def add(self, request: Request, num_tokens: int) -> None:
         """Schedule `num_tokens` tokens of `request`; they count as computed from here on."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from minivllm.core.block import KVCacheBlock
 from minivllm.core.block_pool import BlockPool
+from minivllm.core.integrity import check_integrity
 
 
 @dataclass(frozen=True)
@@ -72,4 +73,4 @@ class SwapSpace:
 
     def check_integrity(self) -> None:
         """Assert that no swap block is lost."""
-        self.pool.check_integrity(self._tables.values())
+        check_integrity(self.pool, self._tables.values())

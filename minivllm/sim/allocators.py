@@ -52,7 +52,11 @@ class FirstFitAllocator:
         self._holes = [Extent(0, capacity)]  # by address; two never touch
 
     def allocate(self, size: int) -> Extent | None:
-        """See `Allocator`. Raises ValueError if `size` is below 1."""
+        """The first `size` addresses of the lowest hole that is large enough; None, changing nothing, if none is.
+
+        Raises:
+            ValueError: `size` is below 1.
+        """
         _check_size(size)
         for index, hole in enumerate(self._holes):
             if hole.size >= size:
@@ -62,7 +66,7 @@ class FirstFitAllocator:
         return None
 
     def free(self, extent: Extent) -> None:
-        """See `Allocator`."""
+        """Take back an extent exactly as it was handed out; it becomes one with the holes that it touches."""
         start, end = extent.start, extent.end
         low = high = bisect_left(self._holes, extent)  # holes[low:high] become one with what comes back
         if low > 0:
@@ -78,7 +82,7 @@ class FirstFitAllocator:
         self._holes[low:high] = [Extent(start, end - start)]
 
     def holes(self) -> list[Extent]:
-        """See `Allocator`."""
+        """What is free, by address."""
         return list(self._holes)
 
     def size_for(self, size: int) -> int:

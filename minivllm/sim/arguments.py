@@ -15,6 +15,7 @@ from minivllm.sim.trace import DATASETS, MAX_LEN, MAX_REQUESTS, SHAPES
 DEFAULT_POLICIES = ("max", "pow2", "oracle", "buddy", "paged")
 DEFAULT_BATCHINGS = ("static", "continuous")
 PREFILLS = ("chunked", "whole")
+SWITCH = ("off", "on")
 
 
 def _listed(descriptions: Mapping[str, str]) -> str:
@@ -39,6 +40,10 @@ examples:
   python -m minivllm.sim schedule --policy continuous --prefill whole chunked \\
       --max-num-batched-tokens 256 --dataset long-prompts --rate 4
                                                  how long prompts stall others
+  python -m minivllm.sim schedule --policy continuous --prefix-caching off on \\
+      --dataset system-prompt                    a prefix computed once
+  python -m minivllm.sim schedule --policy continuous priority \\
+      --dataset two-tiers                        what urgency costs the others
   python -m minivllm.sim schedule --num-requests 5 --max-num-seqs 4 --log
 """
 
@@ -129,6 +134,7 @@ def _add_schedule_options(parser: argparse.ArgumentParser) -> None:
     _choices(
         parser, "--prefill", PREFILLS, PREFILLS[:1], "; whole needs, and gets, a budget of max-model-len"
     )
+    _choices(parser, "--prefix-caching", SWITCH, SWITCH[:1])
     _option(parser, "--max-num-seqs", integer(1), 32, "N", "requests per step")
     _option(parser, "--max-num-batched-tokens", integer(1), 2048, "N", "tokens per step")
     parser.add_argument("--log", action="store_true", help="print who ran in every step instead of the table")

@@ -109,11 +109,12 @@ def _run_schedule(options: argparse.Namespace, trace: Trace) -> None:
 def _schedule_configs(options: argparse.Namespace) -> list[ScheduleConfig]:
     cost = CostModel(options.step_ms / 1e3, options.token_us / 1e6, options.context_us / 1e6)
     configs: dict[str, ScheduleConfig] = {}  # by label: static batching has no prefill to choose
-    for batching, prefill in product(options.policy, options.prefill):
+    for batching, prefill, caching in product(options.policy, options.prefill, options.prefix_caching):
         budget = options.max_num_batched_tokens
         config = ScheduleConfig(
             batching=batching,
             enable_chunked_prefill=prefill == "chunked" or batching == "static",
+            enable_prefix_caching=caching == "on",
             max_num_seqs=options.max_num_seqs,
             max_num_batched_tokens=max(budget, options.max_model_len) if prefill == "whole" else budget,
             max_model_len=options.max_model_len,

@@ -1,9 +1,9 @@
 """The step simulator: the engine's own Scheduler and KVCacheManager, with a cost model where the model would be.
 
 Every decision is the real one: admission, chunking, preemption, block by block. Only the tokens are made up, and the
-clock is computed. Static batching, the baseline, is the scheduler's own as well. It gets the better of every doubt: a
-batch's prompts are computed together in one step, and a slot whose request is done costs nothing, though a real static
-batch computes padding there until its last request is done.
+clock is computed. Static batching, the baseline, is the scheduler's own as well. It gets the better of every doubt: who
+has its first token goes on while the rest of the batch comes in, and a slot whose request is done costs nothing, though
+a real static batch computes padding there until its last request is done.
 """
 
 from __future__ import annotations
@@ -96,9 +96,10 @@ class StepSimulator:
             _check_fits(request, config)
         self.config = config
         num_blocks = config.capacity // config.block_size + 1  # one more: the null block
-        self._manager = KVCacheManager(num_blocks, config.block_size, enable_caching=False)
+        self._manager = KVCacheManager(num_blocks, config.block_size, config.enable_prefix_caching)
         self._scheduler = Scheduler(config.scheduler_config(), self._manager)
         self._arriving = deque(trace.requests)
+        self._num_added = 0
         self._records = {request.request_id: RequestRecord(request) for request in trace.requests}
         self._steps: list[StepRecord] = []
         self._now = 0.0  # seconds
@@ -109,7 +110,8 @@ class StepSimulator:
             if not self._scheduler.has_unfinished_requests():
                 self._now = max(self._now, self._arriving[0].arrival)
             while self._arriving and self._arriving[0].arrival <= self._now:
-                self._scheduler.add_request(_engine_request(self._arriving.popleft()))
+                self._scheduler.add_request(_engine_request(self._arriving.popleft(), self._num_added))
+                self._num_added += 1
             self._step()
         return ScheduleResult(self.config, tuple(self._steps), self._records)
 
@@ -185,12 +187,14 @@ def _check_fits(request: TraceRequest, config: ScheduleConfig) -> None:
         )
 
 
-def _engine_request(request: TraceRequest) -> Request:
-    """A prompt of that many equal tokens: with prefix caching off, nobody looks at them."""
+def _engine_request(request: TraceRequest, number: int) -> Request:
+    """A prompt of made-up tokens: 0 where it is the same as all others', and a number of its own behind that."""
+    own_len = request.prompt_len - request.shared_len
     return Request(
         request_id=request.request_id,
-        prompt_token_ids=(0,) * request.prompt_len,
+        prompt_token_ids=(0,) * request.shared_len + (number + 1,) * own_len,
         sampling_params=SamplingParams(max_tokens=request.output_len, ignore_eos=True),
         max_tokens=request.output_len,
         arrival_time=request.arrival,
+        priority=request.priority,
     )

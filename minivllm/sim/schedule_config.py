@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from minivllm.core.policies import POLICIES
 from minivllm.core.scheduler import SchedulerConfig
 from minivllm.sim.cost import KV_CAPACITY, CostModel
 
 BATCHINGS = {
     "static": "a batch is let in when the last one has left",
     "continuous": "requests join and leave at every step, first come first",
+    "priority": "continuous, and urgent requests push others aside",
     "shortest-first": "continuous, and whoever has the least work comes first",
 }
 
@@ -24,6 +26,7 @@ class ScheduleConfig:
 
     batching: str = "continuous"  # one of BATCHINGS
     enable_chunked_prefill: bool = True
+    enable_prefix_caching: bool = False
     max_num_seqs: int = 32
     max_num_batched_tokens: int = 2048
     max_model_len: int = 2048
@@ -55,21 +58,18 @@ class ScheduleConfig:
     @property
     def label(self) -> str:
         """What tells set-ups apart in a table."""
-        if self.batching == "static":
-            return f"static, batch {self.max_num_seqs}"
         prefill = "chunked" if self.enable_chunked_prefill else "whole"
-        return f"{self.batching}, {prefill} {self.max_num_batched_tokens}"
+        is_static = self.batching == "static"
+        how = f"batch {self.max_num_seqs}" if is_static else f"{prefill} {self.max_num_batched_tokens}"
+        return f"{self.batching}, {how}{', cached' if self.enable_prefix_caching else ''}"
 
     def scheduler_config(self) -> SchedulerConfig:
-        """The same, in the scheduler's words. A static batch has a budget that holds all its prompts."""
-        is_static = self.batching == "static"
+        """The same, in the scheduler's words."""
         return SchedulerConfig(
             max_num_seqs=self.max_num_seqs,
-            max_num_batched_tokens=self.max_num_seqs * self.max_model_len
-            if is_static
-            else self.max_num_batched_tokens,
+            max_num_batched_tokens=self.max_num_batched_tokens,
             max_model_len=self.max_model_len,
             enable_chunked_prefill=self.enable_chunked_prefill,
-            enable_static_batching=is_static,
-            policy="shortest-first" if self.batching == "shortest-first" else "fcfs",
+            enable_static_batching=self.batching == "static",
+            policy=self.batching if self.batching in POLICIES else "fcfs",
         )

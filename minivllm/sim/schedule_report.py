@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from minivllm.sim.schedule import ScheduleResult, StepRecord
+from minivllm.sim.schedule import RequestRecord, ScheduleResult, StepRecord
 from minivllm.sim.stats import Distribution
 
 
@@ -20,6 +20,7 @@ class ScheduleSummary:
 
     label: str
     num_steps: int
+    num_computed_tokens: int
     tokens_per_step: float
     makespan: float  # from the first arrival to the last token
     output_tokens_per_second: float
@@ -28,6 +29,7 @@ class ScheduleSummary:
     kv_utilization: float
     num_preemptions: int
     ttft: Distribution | None
+    ttft_by_priority: dict[int, Distribution | None]  # the most urgent first
     tpot: Distribution | None
     gap: Distribution | None  # between two tokens of one request
     e2e: Distribution | None
@@ -38,11 +40,13 @@ def summarize_schedule(result: ScheduleResult) -> ScheduleSummary:
     records = list(result.requests.values())
     makespan = result.steps[-1].end - min(record.request.arrival for record in records)
     num_tokens = sum(len(record.token_times) for record in records)
+    num_computed = sum(sum(step.num_tokens.values()) for step in result.steps)
     num_seats = result.config.max_num_seqs
     return ScheduleSummary(
         label=result.config.label,
         num_steps=len(result.steps),
-        tokens_per_step=sum(sum(step.num_tokens.values()) for step in result.steps) / len(result.steps),
+        num_computed_tokens=num_computed,
+        tokens_per_step=num_computed / len(result.steps),
         makespan=makespan,
         output_tokens_per_second=num_tokens / makespan,
         requests_per_second=len(records) / makespan,
@@ -52,10 +56,16 @@ def summarize_schedule(result: ScheduleResult) -> ScheduleSummary:
         kv_utilization=_over_time(result.steps, [step.kv_usage for step in result.steps]),
         num_preemptions=sum(record.num_preemptions for record in records),
         ttft=Distribution.of([record.ttft for record in records]),
+        ttft_by_priority=_ttft_by_priority(records),
         tpot=Distribution.of([record.tpot for record in records if record.tpot is not None]),
         gap=Distribution.of([gap for record in records for gap in record.gaps]),
         e2e=Distribution.of([record.e2e for record in records]),
     )
+
+
+def _ttft_by_priority(records: Sequence[RequestRecord]) -> dict[int, Distribution | None]:
+    priorities = sorted({record.request.priority for record in records})
+    return {p: Distribution.of([r.ttft for r in records if r.request.priority == p]) for p in priorities}
 
 
 def _over_time(steps: Sequence[StepRecord], values: Sequence[float]) -> float:

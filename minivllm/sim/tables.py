@@ -94,16 +94,28 @@ def schedule_table(summaries: Sequence[ScheduleSummary]) -> str:
         ],
         ["time for all, s", *(f"{s.makespan:.1f}" for s in summaries)],
         ["steps", *(str(s.num_steps) for s in summaries)],
+        ["tokens computed", *(f"{s.num_computed_tokens:,}" for s in summaries)],
         ["tokens per step", *(f"{s.tokens_per_step:.1f}" for s in summaries)],
         ["slots in use, %", *(f"{100 * s.slot_utilization:.1f}" for s in summaries)],
         ["KV cache in use, %", *(f"{100 * s.kv_utilization:.1f}" for s in summaries)],
         ["preemptions", *(str(s.num_preemptions) for s in summaries)],
         ["to first token, s (p50 / p99)", *(_pair(s.ttft, 1, 2) for s in summaries)],
+        *_by_priority(summaries),
         ["per output token, ms (p50 / p99)", *(_pair(s.tpot, 1000, 1) for s in summaries)],
         ["between tokens, ms (p99 / max)", *(_worst(s.gap) for s in summaries)],
         ["end to end, s (p50 / p99)", *(_pair(s.e2e, 1, 2) for s in summaries)],
     ]
     return text_table(["", *(s.label for s in summaries)], rows)
+
+
+def _by_priority(summaries: Sequence[ScheduleSummary]) -> list[list[str]]:
+    """Nothing, if all requests are equally urgent."""
+    priorities = list(summaries[0].ttft_by_priority)
+    if len(priorities) == 1:
+        return []
+    return [
+        [f"  of priority {p}", *(_pair(s.ttft_by_priority[p], 1, 2) for s in summaries)] for p in priorities
+    ]
 
 
 def _pair(values: Distribution | None, scale: float, digits: int) -> str:

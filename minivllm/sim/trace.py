@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,7 +23,7 @@ MAX_LEN = 1_000_000
 
 # Mean prompt and answer lengths in tokens. Source: PagedAttention (SOSP 2023), section 6.1 and figure 11.
 PUBLISHED_MEANS = {"sharegpt": (161, 338), "alpaca": (19, 58)}
-DATASETS = (*PUBLISHED_MEANS, "short-chats", "long-prompts")
+DATASETS = (*PUBLISHED_MEANS, "short-chats", "long-prompts", "system-prompt", "two-tiers")
 SHAPES = ("exponential", "lognormal")
 
 
@@ -32,22 +32,32 @@ class TraceRequest:
     """One request.
 
     Raises:
-        ValueError: a length out of [1, 1000000], or an arrival that is not a finite time of at least 0.
+        ValueError: a length out of [1, 1000000], an arrival that is not a finite time of at least 0, a shared_len out
+            of [0, prompt_len], or a priority that is no integer.
     """
 
     request_id: str
     arrival: float  # seconds since the start
     prompt_len: int  # tokens
     output_len: int  # tokens it will generate: at least one
+    shared_len: int = 0  # leading prompt tokens that are the same in all requests, as far as each has them
+    priority: int = 0  # smaller is more urgent
 
     def __post_init__(self) -> None:
         if not isinstance(self.request_id, str) or not self.request_id:
             raise ValueError(f"request_id must be a non-empty string, not {self.request_id!r}")
         for name in ("prompt_len", "output_len"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_LEN:
+            if not _is_integer(value) or not 1 <= value <= MAX_LEN:
                 where = f"{name} of request {self.request_id!r}"
                 raise ValueError(f"{where} must be an integer in [1, {MAX_LEN}], not {value!r}")
+        if not _is_integer(self.shared_len) or not 0 <= self.shared_len <= self.prompt_len:
+            where = f"shared_len of request {self.request_id!r}"
+            raise ValueError(f"{where} must be an integer in [0, prompt_len], not {self.shared_len!r}")
+        if not _is_integer(self.priority):
+            raise ValueError(
+                f"priority of request {self.request_id!r} must be an integer, not {self.priority!r}"
+            )
         arrival = self.arrival
         if isinstance(arrival, bool) or not isinstance(arrival, (int, float)) or not 0 <= arrival < math.inf:
             raise ValueError(
@@ -89,7 +99,7 @@ class Trace:
         return sum(request.output_len for request in self.requests) / len(self.requests)
 
     def to_json(self) -> dict[str, Any]:
-        """{"name": ..., "requests": [{"request_id", "arrival", "prompt_len", "output_len"}, ...]}."""
+        """{"name": ..., "requests": [...]}, each request with the fields of TraceRequest."""
         return {"name": self.name, "requests": [asdict(request) for request in self.requests]}
 
     @classmethod
@@ -120,10 +130,18 @@ class Trace:
 
 
 def _request_from_json(index: int, item: Any) -> TraceRequest:
-    names = [field.name for field in fields(TraceRequest)]
-    if not isinstance(item, Mapping) or set(item) != set(names):
-        raise ValueError(f"requests[{index}] must be an object with exactly these fields: {', '.join(names)}")
+    needed = [field.name for field in fields(TraceRequest) if field.default is MISSING]
+    optional = [field.name for field in fields(TraceRequest) if field.default is not MISSING]
+    if not isinstance(item, Mapping) or not {*needed} <= {*item} <= {*needed, *optional}:
+        raise ValueError(
+            f"requests[{index}] must be an object with these fields: {', '.join(needed)}; and perhaps: "
+            f"{', '.join(optional)}"
+        )
     return TraceRequest(**item)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 # -- making traces --------------------------------------------------------------------------------------------------
@@ -199,10 +217,12 @@ def dataset_trace(
     seed: int = 0,
     max_model_len: int = 2048,
 ) -> Trace:
-    """A trace like a known workload: `sharegpt` and `alpaca` by their published means, and two of our own.
+    """A trace like a known workload: `sharegpt` and `alpaca` by their published means, and four of our own.
 
     short-chats: prompts 16-256 and answers 8-128, each equally likely. long-prompts: one prompt in eight is 1,024
     tokens with an answer of 64, among chats with means of 64 and 128: what makes whole prefills stall everybody else.
+    system-prompt: such chats behind 512 tokens (a quarter of the context, if that is less) that all have in common.
+    two-tiers: such chats, and every fourth is urgent: priority 0, the others 1.
     """
     if dataset not in DATASETS:
         raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, not {dataset!r}")
@@ -216,17 +236,31 @@ def dataset_trace(
     else:
         prompt_mean, output_mean = PUBLISHED_MEANS.get(dataset, (64, 128))
         prompts, outputs = distribution(prompt_mean), distribution(output_mean)
+    shared = min(512, max_model_len // 4) if dataset == "system-prompt" else 0
     trace = generate_trace(
-        num_requests, prompts, outputs, rate=rate, seed=seed, max_model_len=max_model_len, name=dataset
+        num_requests,
+        prompts,
+        outputs,
+        rate=rate,
+        seed=seed,
+        max_model_len=max_model_len - shared,
+        name=dataset,
     )
-    return _with_long_prompts(trace, max_model_len) if dataset == "long-prompts" else trace
+    if dataset == "long-prompts":
+        return _with_long_prompts(trace, max_model_len)
+    if dataset == "system-prompt":
+        return _changed(trace, lambda i, r: replace(r, prompt_len=shared + r.prompt_len, shared_len=shared))
+    if dataset == "two-tiers":
+        return _changed(trace, lambda i, r: replace(r, priority=int(i % 4 > 0)))
+    return trace
+
+
+def _changed(trace: Trace, change: Callable[[int, TraceRequest], TraceRequest]) -> Trace:
+    return Trace(trace.name, tuple(change(i, request) for i, request in enumerate(trace.requests)))
 
 
 def _with_long_prompts(trace: Trace, max_model_len: int) -> Trace:
     """Every eighth request gets a prompt of 1,024 tokens (half the context, if that is less) and a short answer."""
     prompt = min(1024, max_model_len // 2)
     output = min(64, max_model_len - prompt)
-    lengths = [
-        (prompt, output) if i % 8 == 4 else (r.prompt_len, r.output_len) for i, r in enumerate(trace.requests)
-    ]
-    return fixed_trace(lengths, [request.arrival for request in trace.requests], trace.name)
+    return _changed(trace, lambda i, r: replace(r, prompt_len=prompt, output_len=output) if i % 8 == 4 else r)

@@ -1,4 +1,4 @@
-"""Usage: every token slot of a KV cache in exactly one of five classes, and the ledger that counts them.
+"""Usage: every token slot of a KV cache in exactly one of five classes, and the accounts that they are counted from.
 
     used      holds a token's keys and values
     reserved  allocated to a request that will write it later
@@ -13,6 +13,7 @@ that is merely full is not fragmented.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -63,55 +64,63 @@ class Account:
 
     @property
     def reserved(self) -> int:
+        """Slots that are empty now and will be written."""
         return min(self.allocated, self.need) - self.used
 
     @property
     def internal(self) -> int:
+        """Slots that will still be empty when the request finishes."""
         return max(0, self.allocated - self.need)
 
 
-class Ledger:
-    """The accounts of all live requests, and their totals, kept up to date so that every event costs the same.
+def count_usage(accounts: Iterable[Account], holes: Sequence[int], wanted: int = 0, size: int = 0) -> Usage:
+    """Put every slot into its class.
 
-    The accounts know the future (`need`), which only the accounting does: it is what tells reserved from internal.
+    Args:
+        accounts: what each live request holds.
+        holes: the sizes of the free pieces; nobody can lie in two of them.
+        wanted: slots that the head of the queue asks for; 0 = nobody waits for memory.
+        size: slots that it needs in one piece: `wanted`, or more where the allocator rounds up.
+    """
+    used = reserved = internal = rounding = 0
+    for account in accounts:
+        used += account.used
+        reserved += account.reserved
+        internal += account.internal
+        rounding += account.rounding
+    total = sum(holes)
+    is_cut = 0 < wanted <= total and max(holes) < size
+    external = total if is_cut else 0
+    return Usage(used, reserved, internal, external, total - external, rounding)
+
+
+class Ledger:
+    """The accounts of all live requests.
+
+    They know the future (`need`), which only the accounting does: it is what tells reserved from internal.
     """
 
     def __init__(self) -> None:
         self.accounts: dict[str, Account] = {}
-        self.used = self.reserved = self.internal = self.rounding = 0
 
     def open(self, request_id: str, need: int, used: int, allocated: int, rounding: int = 0) -> None:
         """Begin an account: `allocated` slots, of which `used` are written at once."""
         assert request_id not in self.accounts, f"request {request_id} holds memory already"
-        self.accounts[request_id] = account = Account(need, used, allocated, rounding)
         assert used <= min(allocated, need), (
             f"request {request_id} writes {used} tokens into {allocated} slots"
         )
-        self._count(account, 1)
+        self.accounts[request_id] = Account(need, used, allocated, rounding)
 
     def write(self, request_id: str) -> None:
         """One more token in a slot that is allocated already."""
         account = self.accounts[request_id]
-        assert account.used < min(account.allocated, account.need), (
-            f"request {request_id} has no slot to write to"
-        )
+        assert account.reserved > 0, f"request {request_id} has no slot to write to"
         account.used += 1
-        self.used += 1
-        self.reserved -= 1
 
-    def resize(self, request_id: str, allocated: int, rounding: int = 0) -> None:
+    def resize(self, request_id: str, allocated: int) -> None:
         """The request now holds `allocated` slots."""
-        account = self.accounts[request_id]
-        self._count(account, -1)
-        account.allocated, account.rounding = allocated, rounding
-        self._count(account, 1)
+        self.accounts[request_id].allocated = allocated
 
     def close(self, request_id: str) -> None:
         """The request holds nothing any more."""
-        self._count(self.accounts.pop(request_id), -1)
-
-    def _count(self, account: Account, sign: int) -> None:
-        self.used += sign * account.used
-        self.reserved += sign * account.reserved
-        self.internal += sign * account.internal
-        self.rounding += sign * account.rounding
+        del self.accounts[request_id]

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from minivllm.core.block import KVCacheBlock
 from minivllm.core.block_pool import BlockPool, FreeBlockQueue
+from minivllm.core.integrity import check_integrity
 
 
 def ids(blocks):
@@ -75,9 +76,16 @@ def test_findable_blocks_are_reused_last_and_unfindable_ones_first():
     assert pool.get_cached_block(b"b") is b
     pool.touch([b])
     assert ids(pool.free_queue) == [3, 4, 5, 6, 1] and b.ref_cnt == 1
-    pool.check_integrity([[b]])
+    check_integrity(pool, [[b]])
     pool.get_new_blocks(5)  # evicts a, whose content nobody can find any more
     assert pool.get_cached_block(b"a") is None and pool.get_cached_block(b"b") is b
+
+
+def test_without_caching_too_the_first_that_is_freed_is_reused_first():
+    pool = BlockPool(7, enable_caching=False)
+    a, b, c = pool.get_new_blocks(3)
+    pool.free_blocks([c, b, a])
+    assert ids(pool.free_queue) == [3, 2, 1, 4, 5, 6]
 
 
 def test_blocks_with_the_same_content_may_coexist():
@@ -97,7 +105,7 @@ def test_the_prefix_cache_is_reset_only_when_idle():
     assert not pool.reset_prefix_cache() and pool.get_cached_block(b"x") is block
     pool.free_blocks([block])
     assert pool.reset_prefix_cache() and pool.get_cached_block(b"x") is None
-    pool.check_integrity([])
+    check_integrity(pool, [])
 
 
 @pytest.mark.parametrize(
@@ -113,7 +121,7 @@ def test_the_prefix_cache_is_reset_only_when_idle():
 def test_check_integrity_sees_damage(damage, complaint):
     pool = BlockPool(4)
     (block,) = pool.get_new_blocks(1)
-    pool.check_integrity([[block]])
+    check_integrity(pool, [[block]])
     damage(pool, block)
     with pytest.raises(AssertionError, match=complaint):
-        pool.check_integrity([[block]])
+        check_integrity(pool, [[block]])

@@ -70,8 +70,51 @@ def test_a_block_is_found_only_after_it_was_computed():
     first = request("a", range(9))
     manager.allocate_slots(first, 9)
     assert manager.get_computed_blocks(request("b", range(9))) == []
-    manager.cache_blocks(first, 4)
-    assert len(manager.get_computed_blocks(request("b", range(9)))) == 1
+    for num_computed, num_found in ((3, 0), (4, 1), (7, 1), (8, 2)):
+        manager.cache_blocks(first, num_computed)
+        assert len(manager.get_computed_blocks(request("b", range(9)))) == num_found
+
+
+def sibling(parent, name="child"):
+    return request(name, parent.prompt_token_ids, fork_from=parent)
+
+
+def test_a_fork_caches_its_own_blocks_however_far_the_other_is_ahead():
+    manager = KVCacheManager(num_blocks=20, block_size=4)
+    parent = request("parent", range(8))
+    parent.output_token_ids = [100 + i for i in range(12)]
+    run(manager, parent)  # five full blocks are cached
+    child = sibling(parent)
+    start = manager.find_start(child)
+    assert (start.how, start.num_computed_tokens) == ("fork", 7)
+    manager.begin(child, start, 1)
+    child.output_token_ids = [200 + i for i in range(5)]
+    child.num_computed_tokens = 8
+    assert manager.allocate_slots(child, 5) is not None
+    manager.cache_blocks(child, 13)
+    again = request("again", [*range(8), *child.output_token_ids, 7])
+    assert [b.block_id for b in manager.get_computed_blocks(again)][2:] == manager.block_ids("child")[2:3]
+
+
+def test_a_sibling_that_came_back_from_the_swap_space_can_be_forked_at_once():
+    manager = KVCacheManager(num_blocks=20, block_size=4, enable_caching=False, num_swap_blocks=5)
+    parent = request("parent", range(7))
+    run(manager, parent)
+    assert manager.swap_out(parent) and manager.find_start(sibling(parent)).how == "prefix"
+    manager.swap_in(parent, ())
+    assert manager.find_start(sibling(parent)).how == "fork"
+
+
+def test_a_sibling_whose_window_has_left_the_prompt_can_not_be_forked():
+    manager = KVCacheManager(num_blocks=20, block_size=2, enable_caching=False, window=2)
+    parent = request("parent", range(6))
+    run(manager, parent)
+    assert manager.find_start(sibling(parent)).how == "fork"
+    parent.output_token_ids = [7] * 6
+    assert manager.allocate_slots(parent, 6) is not None
+    parent.num_computed_tokens = 12
+    assert manager.allocate_slots(parent, 1) is not None
+    assert manager.find_start(sibling(parent)).how == "prefix"
 
 
 def test_another_salt_is_another_prefix():

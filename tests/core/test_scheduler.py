@@ -461,6 +461,7 @@ def test_the_prefix_cache_gives_a_victim_its_blocks_back():
         out = harness.schedule()
         harness.finish_step()
     assert out.num_computed_tokens["b"] == 4  # b's first block was never needed by anybody else
+    assert harness.requests["b"].num_cached_tokens == 0  # what it found when it came
 
 
 # -- the door, and ends from outside -------------------------------------------------------------------------

@@ -158,6 +158,108 @@ def test_a_static_batch_is_held_up_by_its_longest_request(toy):
     assert len(continuous.history) == 50
 
 
+@given(
+    st.lists(st.tuples(prompts, st.integers(1, 6), st.integers(0, 9)), min_size=1, max_size=12),
+    st.integers(1, 4),
+    st.integers(0, 6),
+)
+def test_a_static_batch_is_filled_then_closed_then_run_to_its_end(toy_class, load, max_num_seqs, spare):
+    t = toy_class(
+        num_blocks=400,
+        caching=False,
+        enable_static_batching=True,
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_seqs + spare,
+    )
+    arrivals = sorted(range(len(load)), key=lambda i: load[i][2])
+    batch, is_open = set(), False
+    for now in range(1000):
+        while arrivals and load[arrivals[0]][2] <= now:
+            i = arrivals.pop(0)
+            t.add(str(i), load[i][0], load[i][1])
+        if not (arrivals or t.scheduler.has_unfinished_requests()):
+            break
+        if all(t.requests[name].status.is_finished for name in batch):
+            batch, is_open = set(), True
+        output = t.step()
+        joined = {new.request.request_id for new in output.new_requests}
+        assert is_open or not joined, "a closed batch let somebody in"
+        batch |= joined
+        assert len(batch) <= max_num_seqs
+        has_budget = output.total_num_scheduled_tokens < t.scheduler.config.max_num_batched_tokens
+        if is_open and has_budget and t.scheduler.waiting:
+            assert len(batch) == max_num_seqs, "a batch was left unfilled"
+        is_open = is_open and len(batch) < max_num_seqs and bool(t.scheduler.waiting)
+    t.run()
+    t.check_outputs()
+
+
+def test_a_small_budget_does_not_shrink_a_static_batch(toy):
+    """The prompts of a batch may need several steps; whoever has the first token goes on while the rest comes in."""
+    t = toy(
+        num_blocks=99, enable_static_batching=True, caching=False, max_num_seqs=4, max_num_batched_tokens=5
+    )
+    for i in range(6):
+        t.add(str(i), [i] * 4, max_tokens=2 if i == 0 else 9)
+    t.run()
+    admitted = [[new.request.request_id for new in o.new_requests] for o in t.history]
+    assert admitted[:4] == [["0", "1"], ["2"], ["3"], []]  # 4 + 1 tokens, then 1 + 3 + 1, then 1 + 3 + 1
+    assert [ids for ids in admitted if ids] == [["0", "1"], ["2"], ["3"], ["4", "5"]]
+    last_of_batch = max(k for k, o in enumerate(t.history) if "3" in o.num_scheduled_tokens)
+    assert admitted.index(["4", "5"]) == last_of_batch + 1
+    t.check_outputs()
+
+
+def test_a_static_batch_keeps_the_seat_of_who_left_while_it_was_assembled(toy):
+    t = toy(
+        num_blocks=99, enable_static_batching=True, caching=False, max_num_seqs=2, max_num_batched_tokens=4
+    )
+    for name, size in (("a", 4), ("b", 12), ("c", 2)):
+        t.add(name, [1] * size, max_tokens=1)
+    t.run()
+    assert [dict(o.num_scheduled_tokens) for o in t.history] == [
+        {"a": 4},
+        {"b": 4},
+        {"b": 4},
+        {"b": 4},
+        {"c": 2},
+    ]
+
+
+def test_a_static_batch_closes_when_the_queue_or_the_memory_is_used_up(toy):
+    t = toy(num_blocks=1 + 6, block_size=2, enable_static_batching=True, caching=False, max_num_seqs=4)
+    for name in "abc":
+        t.add(name, [1] * 5, max_tokens=1 if name == "a" else 2)
+    t.step()
+    assert [r.request_id for r in t.scheduler.running] == ["b"]  # a is done, and c would fit now
+    assert t.step().new_requests == []
+    t.add("late", [1], max_tokens=9)
+    assert [new.request.request_id for new in t.step().new_requests] == ["c", "late"]
+    t.add("too late", [1], max_tokens=1)
+    t.run()
+    assert [new.request.request_id for new in t.history[-1].new_requests] == ["too late"]
+
+
+def test_a_static_batch_stays_open_for_choices_that_wait_for_their_prompt(toy):
+    t = toy(num_blocks=99, enable_static_batching=True, max_num_seqs=3)
+    first = t.add("a", [1] * 5, max_tokens=6)
+    for index in (1, 2, 3):
+        t.add(f"a{index}", [1] * 5, max_tokens=6, seed=index, fork_from=first)
+    t.run()
+    assert [len(o.num_scheduled_tokens) for o in t.history] == [1] + [3] * 5 + [2] + [1] * 6
+
+
+def test_nobody_gives_way_to_an_urgent_request_that_a_closed_batch_keeps_out(toy):
+    t = toy(num_blocks=99, enable_static_batching=True, policy="priority", max_num_seqs=2)
+    for name in "ab":
+        t.add(name, [1, 2], max_tokens=5, priority=1)
+    t.step()
+    t.add("urgent", [3], max_tokens=1, priority=0)
+    t.run()
+    assert t.scheduler.num_preemptions == 0
+    t.check_outputs()
+
+
 def test_swapped_blocks_come_back_and_nothing_is_computed_twice(toy):
     def computed_tokens(mode):
         t = toy(
@@ -194,14 +296,20 @@ def test_auto_swaps_when_moving_blocks_costs_less_than_computing_tokens(swap_per
     assert PreemptionCosts(1.0, swap_per_block).swap_pays(num_tokens=9, num_blocks=3) is swaps
 
 
-def test_blocks_behind_the_window_are_freed_while_the_request_runs(toy):
-    t = toy(num_blocks=30, block_size=2, window=4, caching=False)
-    t.add("a", range(3), max_tokens=40)
-    peak = 0
+@pytest.mark.parametrize("window, block_size", [(1, 1), (4, 2), (5, 3), (3, 4), (8, 4)])
+def test_blocks_behind_the_window_are_freed_while_the_request_runs(toy, window, block_size):
+    """After a step a request holds the blocks that the step's first token looked at, up to its last, and no other."""
+    t = toy(num_blocks=40, block_size=block_size, window=window, caching=False, max_num_batched_tokens=5)
+    t.add("a", range(13), max_tokens=20)
     while t.scheduler.has_unfinished_requests():
-        t.step()
-        peak = max(peak, t.manager.pool.num_blocks - 1 - t.manager.pool.num_free_blocks)
-    assert peak <= 4 // 2 + 2  # the window, a block that it has partly left, and one that is being filled
+        output = t.step()
+        if t.requests["a"].status.is_finished:
+            break
+        start = output.num_computed_tokens["a"]
+        last = start + output.num_scheduled_tokens["a"] - 1
+        seen = range(max(0, start - window + 1) // block_size, last // block_size + 1)
+        held = t.manager.block_ids("a")
+        assert [index for index, block_id in enumerate(held) if block_id != 0] == list(seen)
     t.check_outputs()
 
 

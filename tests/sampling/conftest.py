@@ -23,9 +23,12 @@ def oracle():
 
 @pytest.fixture(scope="session")
 def sample():
-    """sample(logits [R][V], rows) -> R tokens; a row is (params, seed, prompt, output, kwargs of Request)."""
+    """sample(logits [R][V], rows) -> R tokens; a row is (params, seed, prompt, output, kwargs of Request).
 
-    def run(logits, rows):
+    With `picked` the step holds only these rows of the batch, in this order, and the logits are theirs.
+    """
+
+    def run(logits, rows, picked=None):
         requests = []
         for number, (params, seed, prompt, output, kwargs) in enumerate(rows):
             request = Request(f"r{number}", list(prompt), params, seed=seed, **kwargs)
@@ -38,6 +41,7 @@ def sample():
             row[: request.num_tokens] = request.all_token_ids
         table = SamplingRows(requests, logits.shape[1], torch.device("cpu"))
         num_tokens = np.array([r.num_tokens for r in requests])
-        return Sampler()(logits, table.select(np.arange(len(rows)), num_tokens, token_ids)).tolist()
+        picked = np.arange(len(rows)) if picked is None else np.array(picked)
+        return Sampler()(logits, table.select(picked, num_tokens[picked], token_ids)).tolist()
 
     return run

@@ -9,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from minivllm.request import Request
+from minivllm.sampling.logits_processors import Penalties, apply_penalties
 from minivllm.sampling.metadata import SamplingRows
 from minivllm.sampling.sampler import Sampler, apply_min_p, apply_top_k_top_p, draw
 from minivllm.sampling_params import SamplingParams
@@ -60,6 +61,25 @@ def test_every_row_of_a_batch_gets_what_the_oracle_chooses_and_what_it_gets_alon
             continue  # the request forbade everything: any token will do
         expected, margin = oracle.choose(row_logits, params, seed, prompt, output, **banned)
         assert token == expected or margin < MARGIN
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_a_step_may_hold_any_rows_of_the_batch_in_any_order(data, sample):
+    batch = data.draw(st.lists(rows(), min_size=2, max_size=5))
+    order = data.draw(st.permutations(range(len(batch))))
+    picked = order[: data.draw(st.integers(1, len(batch)))]
+    logits = [data.draw(logit_rows) for _ in picked]
+    alone = [sample([x], [batch[row]])[0] for x, row in zip(logits, picked, strict=True)]
+    assert sample(logits, batch, picked) == alone
+
+
+def test_a_penalty_goes_to_its_own_row_wherever_that_stands_in_the_step(sample):
+    free = (SamplingParams(temperature=0), 0, [5], [], {})
+    punished = (SamplingParams(temperature=0, frequency_penalty=1.0), 0, [5], [0], {})
+    logits = [[1.0, 0.5, 0.0, 0.0, 0.0, 0.0]] * 2
+    assert sample(logits, [punished, free, free], picked=[2, 0]) == [0, 1]
+    assert sample(logits, [free, free, punished], picked=[2, 0]) == [1, 0]
 
 
 def kept(logits):
@@ -116,6 +136,18 @@ def test_of_thousands_of_equals_the_lowest_ids_are_kept():
     assert [row.nonzero().flatten().tolist() for row in kept_ids] == [list(range(5)), list(range(7))]
 
 
+def test_top_p_is_reached_by_exactly_as_much():
+    """Four equals have a quarter each, exactly: half of the probability is two of them, and a little more is three."""
+    top_p = torch.tensor([0.25, 0.5, 0.500001, 0.75, 1.0])
+    assert [len(ids) for ids in kept(apply_top_k_top_p(torch.zeros(5, 4), None, top_p))] == [1, 2, 3, 3, 4]
+
+
+def test_a_row_without_top_p_keeps_its_tail_beside_a_row_with_it():
+    """In float32 the best token's probability is 1 here; the others are still possible."""
+    logits = torch.tensor([[20.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
+    assert kept(apply_top_k_top_p(logits, None, torch.tensor([1.0, 0.5]))) == [{0, 1, 2}, {0, 1}]
+
+
 def test_equal_logits_go_to_the_lowest_id(sample):
     greedy = (SamplingParams(temperature=0), 0, [0], [], {})
     sampled = (SamplingParams(seed=1), 0, [0], [], {})
@@ -132,6 +164,18 @@ def test_a_draw_takes_the_first_token_beyond_the_number_and_never_an_impossible_
     probs = torch.tensor([[0.0, 0.25, 0.0, 0.5, 0.25, 0.0]])
     for u, token in [(0.0, 1), (0.2499, 1), (0.25, 3), (0.7499, 3), (0.75, 4), (1 - 2**-53, 4)]:
         assert draw(probs, torch.tensor([u], dtype=torch.float64)).tolist() == [token]
+
+
+def test_a_rare_token_behind_a_likely_one_can_be_drawn():
+    """0.75 + 1e-9 is 0.75 in float32: the sums need more."""
+    probs = torch.tensor([[0.75, 1e-9, 0.25]])
+    random = torch.tensor([0.75 * (1 - 1e-9) + 0.5e-9], dtype=torch.float64)
+    assert draw(probs, random).tolist() == [1]
+
+
+def test_a_row_in_which_nothing_is_possible_still_gets_a_token():
+    probs = torch.full((1, 4), -math.inf).softmax(dim=-1)  # not a number
+    assert 0 <= draw(probs, torch.tensor([0.5], dtype=torch.float64)).item() < 4
 
 
 def test_what_rounding_left_of_the_total_is_shared_out_and_not_given_to_the_last_token():
@@ -157,6 +201,28 @@ def test_logits_of_any_type_are_sampled_in_float32(dtype, sample):
     assert sample(logits, rows) == sample(logits.float(), rows)
 
 
+def test_penalties_by_hand():
+    """Repetition 2 halves 3 and doubles -3, for prompt and output alike; then 0.5 for each time said, and 0.25 once."""
+    penalties = Penalties(
+        rows=torch.tensor([1]),
+        repetition=torch.tensor([2.0]),
+        frequency=torch.tensor([0.5]),
+        presence=torch.tensor([0.25]),
+        token_ids=torch.tensor([[0, 1, 2, 3, 3, 4]]),
+        is_prompt=torch.tensor([[True, True, False, False, False, False]]),
+        is_output=torch.tensor([[False, False, True, True, True, False]]),  # the last is padding
+    )
+    logits = torch.tensor([[3.0, -3.0, 3.0, -3.0, 3.0]] * 2)
+    expected = [logits[0].tolist(), [1.5, -6.0, 1.5 - 0.75, -6.0 - 1.25, 3.0]]
+    assert apply_penalties(logits, penalties).tolist() == expected
+
+
+def test_the_bias_comes_before_the_penalties(sample):
+    """(1 + 1) / 2 is less than 1.5; 1 / 2 + 1 would be as much, and token 0 would win."""
+    params = SamplingParams(temperature=0, logit_bias={0: 1.0}, repetition_penalty=2.0)
+    assert sample([[1.0, 1.5]], [(params, 0, [0], [], {})]) == [1]
+
+
 # -- the draws as a whole ------------------------------------------------------------------------------------
 
 MENU = [
@@ -166,6 +232,7 @@ MENU = [
     {"top_k": 3},
     {"top_p": 0.8},
     {"min_p": 0.2},
+    {"temperature": 2.0, "min_p": 0.25},  # at temperature 1 another set would be kept
     {"temperature": 1.5, "top_k": 6, "top_p": 0.9, "min_p": 0.05},
     {"logit_bias": {5: 3.0}, "allowed_token_ids": [1, 2, 5, 7]},
 ]

@@ -81,6 +81,24 @@ def test_schedule_compares_and_writes(tmp_path, capsys):
     assert float(ratios[-1].rstrip("x")) == pytest.approx(fast[2] / fast[0], abs=0.01)
 
 
+def test_schedule_tells_priorities_and_prefix_caching_apart(capsys):
+    few = ["schedule", "--num-requests", "12", "--max-num-seqs", "2"]
+    assert main([*few, "--dataset", "two-tiers", "--policy", "continuous", "priority"]) == 0
+    out = capsys.readouterr().out
+    assert [row[:3] for row in table_rows(out, "  of priority")] == [
+        ["of", "priority", "0"],
+        ["of", "priority", "1"],
+    ]
+    assert (
+        main([*few, "--dataset", "system-prompt", "--policy", "continuous", "--prefix-caching", "off", "on"])
+        == 0
+    )
+    out = capsys.readouterr().out
+    ((*_, plain, cached),) = table_rows(out, "tokens computed")
+    assert int(plain.replace(",", "")) - int(cached.replace(",", "")) == 11 * 512
+    assert "continuous, chunked 2048, cached" in out and "of priority" not in out
+
+
 def test_schedule_takes_its_costs_from_the_user(tmp_path, capsys):
     path = tmp_path / "schedule.json"
     costs = ["--step-ms", "500", "--token-us", "0", "--context-us", "0"]

@@ -45,6 +45,12 @@ def test_batches_are_near_the_papers(summaries):
         assert summaries[name].mean_running == pytest.approx(bar.batch, rel=0.25), name
 
 
+def test_the_papers_batches_have_the_ratios_of_its_text():
+    """Section 6.2: 2.2 times as many requests at the same time as Orca (Oracle), and 4.3 times as many as (Max)."""
+    assert round(PAPER["paged"].batch / PAPER["oracle"].batch, 1) == 2.2
+    assert round(PAPER["paged"].batch / PAPER["max"].batch, 1) == 4.3
+
+
 def test_the_papers_bars_add_up_to_a_hundred():
     for name in ("max", "pow2", "oracle"):
         bar = PAPER[name]

@@ -2,6 +2,7 @@
 
 import heapq
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from minivllm.sim.schedule import simulate_schedule
 from minivllm.sim.schedule_config import BATCHINGS, ScheduleConfig
 from minivllm.sim.schedule_report import schedule_json, summarize_schedule
 from minivllm.sim.stats import Distribution, percentile
-from minivllm.sim.trace import dataset_trace, fixed_trace
+from minivllm.sim.trace import Trace, dataset_trace, fixed_trace
 
 UNIT = CostModel(per_step=1, per_token=0, per_context_token=0)  # a step takes a second: times count rounds
 SOME = settings(max_examples=40)
@@ -44,7 +45,10 @@ def runs(draw):
         block_size=4,
         cost=cost,
     )
-    return fixed_trace(lengths, times), config
+    trace = fixed_trace(lengths, times)
+    urgency = draw(st.lists(st.integers(0, 2), min_size=len(lengths), max_size=len(lengths)))
+    urgent = tuple(replace(r, priority=p) for r, p in zip(trace.requests, urgency, strict=True))
+    return Trace(trace.name, urgent), config
 
 
 @SOME
@@ -54,8 +58,7 @@ def test_limits_are_kept_and_everybody_finishes(run):
     result = simulate_schedule(trace, config)
     for step in result.steps:
         assert len(step.num_tokens) <= config.max_num_seqs
-        if config.batching != "static":
-            assert sum(step.num_tokens.values()) <= config.max_num_batched_tokens
+        assert sum(step.num_tokens.values()) <= config.max_num_batched_tokens
         assert 0 <= step.kv_usage <= 1
     finished = [request_id for step in result.steps for request_id in step.finished]
     assert sorted(finished) == sorted(request.request_id for request in trace.requests)
@@ -252,6 +255,63 @@ def test_continuous_batching_wins_about_twice_on_sharegpt_lengths():
     assert 1.6 < continuous.output_tokens_per_second / static.output_tokens_per_second < 3
     assert continuous.slot_utilization > 2 * static.slot_utilization
     assert continuous.ttft.p50 < static.ttft.p50
+
+
+def test_small_chunks_cost_a_step_each_and_change_nothing_else():
+    """A prompt of 40 tokens takes ceil(40 / chunk) steps alone, and as many more as it decodes."""
+    for chunk in (1, 3, 16, 40, 99):
+        config = ScheduleConfig(max_num_seqs=1, max_num_batched_tokens=chunk, cost=UNIT)
+        result = simulate_schedule(fixed_trace([(40, 5)]), config)
+        assert result.requests["r1"].ttft == -(-40 // chunk)
+        assert result.requests["r1"].e2e == -(-40 // chunk) + 4
+
+
+@SOME
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.integers(1, 8), st.integers(1, 4)), min_size=1, max_size=8),
+    st.integers(1, 5),
+    st.integers(8, 60),
+)
+def test_a_shared_prefix_is_computed_once_and_all_else_as_without_caching(shapes, block_size, budget):
+    """Everybody has some of a common prefix. With room for all, each full block of it is computed a single time."""
+    requests = [
+        replace(r, shared_len=shared)
+        for r, (shared, own, _) in zip(
+            fixed_trace([(s + n, m) for s, n, m in shapes]).requests, shapes, strict=True
+        )
+    ]
+    trace = Trace("shared", tuple(requests))
+    config = ScheduleConfig(
+        max_num_seqs=8, max_num_batched_tokens=budget, capacity=4000, block_size=block_size, cost=UNIT
+    )
+    cached = summarize_schedule(simulate_schedule(trace, replace(config, enable_prefix_caching=True)))
+    plain = summarize_schedule(simulate_schedule(trace, config))
+    full = [r.shared_len // block_size for r in trace.requests]
+    assert plain.num_computed_tokens == sum(r.num_kv_tokens for r in trace.requests)
+    assert cached.num_computed_tokens == plain.num_computed_tokens - (sum(full) - max(full)) * block_size
+
+
+def test_the_urgent_gain_what_the_others_lose():
+    trace = dataset_trace("two-tiers", 120, rate=30)
+    fcfs, priority = (
+        summarize_schedule(simulate_schedule(trace, ScheduleConfig(batching=b, max_num_seqs=8)))
+        for b in ("continuous", "priority")
+    )
+    assert list(priority.ttft_by_priority) == [0, 1]
+    assert priority.ttft_by_priority[0].p99 < fcfs.ttft_by_priority[0].p50 / 2
+    assert priority.ttft_by_priority[1].p50 > fcfs.ttft_by_priority[1].p50
+    assert priority.num_preemptions > 0 == fcfs.num_preemptions
+
+
+@SOME
+@given(LENGTHS, st.data())
+def test_with_one_slot_the_urgent_start_first(lengths, data):
+    priorities = data.draw(st.lists(st.integers(0, 3), min_size=len(lengths), max_size=len(lengths)))
+    requests = fixed_trace(lengths).requests
+    trace = Trace("p", tuple(replace(r, priority=p) for r, p in zip(requests, priorities, strict=True)))
+    result = simulate_schedule(trace, ScheduleConfig(batching="priority", max_num_seqs=1, cost=UNIT))
+    order = [int(who[1:]) - 1 for step in result.steps for who in step.admitted]
+    assert order == sorted(range(len(lengths)), key=lambda i: (priorities[i], i))
 
 
 def test_the_cost_of_a_step_by_hand():

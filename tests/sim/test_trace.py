@@ -35,6 +35,21 @@ def test_one_prompt_in_eight_is_long():
     assert all(r.prompt_len + r.output_len <= 512 for r in small.requests)
 
 
+def test_a_system_prompt_is_in_front_of_every_prompt():
+    trace = dataset_trace("system-prompt", 60)
+    assert {r.shared_len for r in trace.requests} == {512}
+    assert trace.mean_prompt_len == pytest.approx(512 + 64, abs=0.05)
+    small = dataset_trace("system-prompt", 60, max_model_len=512)
+    assert {r.shared_len for r in small.requests} == {128}
+    assert all(r.prompt_len + r.output_len <= 512 for r in small.requests)
+
+
+def test_every_fourth_request_of_two_tiers_is_urgent():
+    trace = dataset_trace("two-tiers", 80)
+    assert [i for i, r in enumerate(trace.requests) if r.priority == 0] == list(range(0, 80, 4))
+    assert {r.priority for r in trace.requests} == {0, 1}
+
+
 def test_the_seed_decides_everything_and_the_rate_only_the_arrivals():
     one, two, other = (dataset_trace("sharegpt", 50, rate=r, seed=s) for r, s in ((1, 3), (9, 3), (1, 4)))
     assert one == dataset_trace("sharegpt", 50, rate=1, seed=3)
@@ -67,8 +82,10 @@ REQUESTS = st.builds(
     TraceRequest,
     request_id=st.text(min_size=1, max_size=5),
     arrival=st.floats(0, 1e6),
-    prompt_len=st.integers(1, 10**6),
+    prompt_len=st.integers(5, 10**6),
     output_len=st.integers(1, 10**6),
+    shared_len=st.integers(0, 5),
+    priority=st.integers(-3, 3),
 )
 
 
@@ -76,6 +93,11 @@ REQUESTS = st.builds(
 def test_json_there_and_back(requests):
     trace = Trace("any", tuple(requests))
     assert Trace.from_json(json.loads(json.dumps(trace.to_json()))) == trace
+
+
+def test_a_trace_may_leave_out_what_has_a_default():
+    trace = Trace.from_json({"requests": [GOOD]})
+    assert (trace.requests[0].shared_len, trace.requests[0].priority) == (0, 0)
 
 
 def test_saved_and_loaded(tmp_path):
@@ -106,6 +128,10 @@ GOOD = {"request_id": "a", "arrival": 0, "prompt_len": 1, "output_len": 1}
         ({"requests": [{**GOOD, "arrival": math.nan}]}, "arrival of request 'a'"),
         ({"requests": [{**GOOD, "arrival": "0"}]}, "arrival of request 'a'"),
         ({"requests": [{**GOOD, "request_id": ""}]}, "request_id must be"),
+        ({"requests": [{**GOOD, "shared_len": 2}]}, "shared_len of request 'a' must be an integer in"),
+        ({"requests": [{**GOOD, "shared_len": -1}]}, "shared_len of request 'a'"),
+        ({"requests": [{**GOOD, "shared_len": 0.5}]}, "shared_len of request 'a'"),
+        ({"requests": [{**GOOD, "priority": "high"}]}, "priority of request 'a' must be an integer"),
     ],
 )
 def test_bad_json_gets_a_sentence(data, sentence):

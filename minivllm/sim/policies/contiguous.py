@@ -7,11 +7,10 @@ can do, the answer's length rounded up to a power of two, and the true length, w
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from minivllm.sim.allocators import Allocator, Extent, next_power_of_two
 from minivllm.sim.trace import TraceRequest
-from minivllm.sim.usage import Ledger, Piece, Usage
+from minivllm.sim.usage import Ledger, Piece, Usage, count_usage
 
 Guess = Callable[[TraceRequest, int], int]  # (request, max_model_len) -> tokens to reserve
 
@@ -43,7 +42,6 @@ class ContiguousPolicy:
         self._max_model_len = max_model_len
         self._extents: dict[str, Extent] = {}
         self._ledger = Ledger()
-        self._holes = Holes.of(allocator)
 
     def check_fits_alone(self, request: TraceRequest) -> None:
         """See `MemoryPolicy`."""
@@ -53,10 +51,11 @@ class ContiguousPolicy:
                 f"({self._max_model_len}): shorten it, or raise max_model_len"
             )
         wanted = self._allocator.size_for(self._guess(request, self._max_model_len))
-        if wanted > self._holes.largest:
+        largest = max(hole_sizes(self._allocator))
+        if wanted > largest:
             raise ValueError(
                 f"policy {self.name!r} reserves {wanted} tokens in one piece for request {request.request_id!r}, and "
-                f"the largest piece of the {self.capacity} tokens is {self._holes.largest}: raise capacity, or lower "
+                f"the largest piece of the {self.capacity} tokens is {largest}: raise capacity, or lower "
                 "max_model_len"
             )
 
@@ -67,7 +66,6 @@ class ContiguousPolicy:
         if extent is None:
             return False
         self._extents[request.request_id] = extent
-        self._holes = Holes.of(self._allocator)
         self._ledger.open(
             request.request_id, request.num_kv_tokens, num_tokens, extent.size, rounding=extent.size - asked
         )
@@ -81,39 +79,27 @@ class ContiguousPolicy:
     def release(self, request_id: str) -> None:
         """See `MemoryPolicy`."""
         self._allocator.free(self._extents.pop(request_id))
-        self._holes = Holes.of(self._allocator)
         self._ledger.close(request_id)
 
     def usage(self, head: tuple[TraceRequest, int] | None) -> Usage:
         """See `MemoryPolicy`."""
         wanted = self._guess(head[0], self._max_model_len) if head is not None else 0
-        return contiguous_usage(self._ledger, self._holes, self._allocator, wanted)
+        return contiguous_usage(self._ledger, self._allocator, wanted)
 
     def layout(self) -> list[Piece]:
         """See `MemoryPolicy`. One piece per request."""
         return pieces(self._extents, self._ledger)
 
 
-class Holes(NamedTuple):
-    """What matters of an allocator's holes for the accounting, taken when they change and not at every event."""
-
-    total: int  # unallocated slots
-    largest: int  # of the largest hole
-
-    @classmethod
-    def of(cls, allocator: Allocator) -> Holes:
-        """Measure the holes as they are now."""
-        sizes = [hole.size for hole in allocator.holes()]
-        return cls(sum(sizes), max(sizes, default=0))
-
-
-def contiguous_usage(ledger: Ledger, holes: Holes, allocator: Allocator, wanted: int) -> Usage:
+def contiguous_usage(ledger: Ledger, allocator: Allocator, wanted: int) -> Usage:
     """The usage of contiguous memory, while the head of the queue asks for `wanted` tokens (0 = nobody waits)."""
-    is_cut = 0 < wanted <= holes.total and holes.largest < allocator.size_for(wanted)
-    external = holes.total if is_cut else 0
-    return Usage(
-        ledger.used, ledger.reserved, ledger.internal, external, holes.total - external, ledger.rounding
-    )
+    size = allocator.size_for(wanted) if wanted else 0
+    return count_usage(ledger.accounts.values(), hole_sizes(allocator), wanted, size)
+
+
+def hole_sizes(allocator: Allocator) -> list[int]:
+    """The sizes of an allocator's holes."""
+    return [hole.size for hole in allocator.holes()]
 
 
 def pieces(extents: dict[str, Extent], ledger: Ledger) -> list[Piece]:

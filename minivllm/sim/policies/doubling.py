@@ -8,7 +8,7 @@ is empty. No system of the paper's figure 2 works so; it stands here as the best
 from __future__ import annotations
 
 from minivllm.sim.allocators import BuddyAllocator, Extent, next_power_of_two
-from minivllm.sim.policies.contiguous import Holes, contiguous_usage, pieces
+from minivllm.sim.policies.contiguous import contiguous_usage, hole_sizes, pieces
 from minivllm.sim.trace import TraceRequest
 from minivllm.sim.usage import Ledger, Piece, Usage
 
@@ -23,15 +23,15 @@ class DoublingPolicy:
         self._allocator = BuddyAllocator(capacity)
         self._extents: dict[str, Extent] = {}
         self._ledger = Ledger()
-        self._holes = Holes.of(self._allocator)
 
     def check_fits_alone(self, request: TraceRequest) -> None:
         """See `MemoryPolicy`. Alone, a chunk can double: its buddy is free, or it is an arena and a larger is."""
         chunk = next_power_of_two(request.num_kv_tokens)
-        if chunk > self._holes.largest:
+        largest = max(hole_sizes(self._allocator))
+        if chunk > largest:
             raise ValueError(
                 f"policy {self.name!r} needs a chunk of {chunk} tokens for request {request.request_id!r}, and the "
-                f"largest of the {self.capacity} tokens is {self._holes.largest}: raise capacity, or shorten it"
+                f"largest of the {self.capacity} tokens is {largest}: raise capacity, or shorten it"
             )
 
     def admit(self, request: TraceRequest, num_tokens: int) -> bool:
@@ -40,7 +40,6 @@ class DoublingPolicy:
         if extent is None:
             return False
         self._extents[request.request_id] = extent
-        self._holes = Holes.of(self._allocator)
         self._ledger.open(request.request_id, request.num_kv_tokens, num_tokens, extent.size)
         return True
 
@@ -63,21 +62,17 @@ class DoublingPolicy:
         if new.start != old.start:
             self.num_copied_tokens += old.size
         self._extents[request_id] = new
-        self._holes = Holes.of(self._allocator)
         self._ledger.resize(request_id, new.size)
         return True
 
     def release(self, request_id: str) -> None:
         """See `MemoryPolicy`."""
         self._allocator.free(self._extents.pop(request_id))
-        self._holes = Holes.of(self._allocator)
         self._ledger.close(request_id)
 
     def usage(self, head: tuple[TraceRequest, int] | None) -> Usage:
         """See `MemoryPolicy`."""
-        return contiguous_usage(
-            self._ledger, self._holes, self._allocator, head[1] if head is not None else 0
-        )
+        return contiguous_usage(self._ledger, self._allocator, head[1] if head is not None else 0)
 
     def layout(self) -> list[Piece]:
         """See `MemoryPolicy`. One piece per request."""

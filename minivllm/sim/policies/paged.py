@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from minivllm.core.block_pool import BlockPool
 from minivllm.core.block_table import BlockTable
+from minivllm.core.integrity import check_integrity
 from minivllm.sim.trace import TraceRequest
-from minivllm.sim.usage import Ledger, Piece, Usage
+from minivllm.sim.usage import Ledger, Piece, Usage, count_usage
 
 
 class PagedPolicy:
@@ -78,9 +79,9 @@ class PagedPolicy:
 
     def usage(self, head: tuple[TraceRequest, int] | None) -> Usage:
         """See `MemoryPolicy`. Whoever waits does so because too few blocks are free, not because they lie badly."""
-        ledger, unpaged = self._ledger, self.capacity - self._num_blocks * self.block_size
         free = self._pool.num_free_blocks * self.block_size
-        return Usage(ledger.used, ledger.reserved, ledger.internal, unpaged, free)
+        unpaged = self.capacity - self._num_blocks * self.block_size
+        return count_usage(self._ledger.accounts.values(), [free])._replace(external=unpaged)
 
     def layout(self) -> list[Piece]:
         """See `MemoryPolicy`. One piece per block: b lies at (b - 1) * block_size, as block 0 is the null block."""
@@ -98,4 +99,4 @@ class PagedPolicy:
 
     def check_integrity(self) -> None:
         """Assert that no block is lost."""
-        self._pool.check_integrity(self._tables.values())
+        check_integrity(self._pool, self._tables.values())
