@@ -45,7 +45,7 @@ def test_both_renderings_name_every_block_once_and_its_holder(data):
     characters = " ".join(to_text(block_map, columns).splitlines()[: -(-num_blocks // columns)]).split()
     assert len(characters) == num_blocks and characters[0] == "0"
     for block_id, character in enumerate(characters[1:], start=1):
-        held_by = [letters(block_map)[i] for i, blocks in holders.items() if block_id in blocks]
+        held_by = [letters(holders)[i] for i, blocks in holders.items() if block_id in blocks]
         expected = (
             "*"
             if len(held_by) > 1
@@ -61,5 +61,5 @@ def test_both_renderings_name_every_block_once_and_its_holder(data):
     assert svg == to_svg(block_map, columns=columns)  # the same bytes each time
     root = ElementTree.fromstring(svg)
     assert root.find(f"{SVG}title").text == describe(block_map)
-    numbers = [t.text for t in root.findall(f"{SVG}text") if t.get("font-size") == "10"]
+    numbers = [t.text for t in root.iter(f"{SVG}text") if t.get("font-size") == "10"]
     assert numbers == [str(i) for i in range(num_blocks)]
