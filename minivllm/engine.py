@@ -11,17 +11,22 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from minivllm.beam_search import BeamSearcher
-from minivllm.config import EngineConfig, ModelConfig, resolve_model
+from minivllm.config import EngineConfig, load_model_config
 from minivllm.core.kv_cache_manager import KVCacheManager
 from minivllm.core.scheduler import Scheduler, SchedulerConfig
 from minivllm.core.scheduler_output import RequestUpdate, SchedulerOutput
+from minivllm.core.snapshot import block_map
+from minivllm.core.step_checks import check_step
 from minivllm.input_processor import InputProcessor, Prompt
 from minivllm.output_processor import OutputProcessor
-from minivllm.outputs import BlockMap, EngineStats, RequestOutput
+from minivllm.outputs import BlockMap, EmbeddingRequestOutput, EngineStats, RequestOutput
+from minivllm.pooler import Pooler
+from minivllm.pooling_params import PoolingParams
+from minivllm.parts import REFERENCE, Parts
 from minivllm.request import Request, RequestStatus
 from minivllm.sampling_params import BeamSearchParams, SamplingParams
 from minivllm.tokenizer import load_tokenizer
-from minivllm.worker.executor import Executor, UniprocExecutor
+from minivllm.worker.executor import Executor, make_executor
 from minivllm.worker.model_runner import ModelRunnerOutput
 
 if TYPE_CHECKING:
@@ -29,31 +34,28 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_IN_FLIGHT = (
-    1  # steps that may be under way at once; more needs an executor that returns before it has computed
-)
-
 
 class LLMEngine:
     """One model, one KV cache, one scheduler.
 
     Not thread-safe: one thread calls it (`AsyncLLMEngine` gives it a thread of its own).
 
+    Args:
+        config: the settings.
+        parts: what replaces the reference parts. Where there is any, every step is checked from outside, and a step
+        that breaks a law raises BrokenLawError instead of computing nonsense.
+
     Raises:
         ValueError: the configuration contradicts itself or the model.
     """
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, parts: Parts = REFERENCE, replica: int = 0) -> None:
         self.config = config
-        self.model_config = ModelConfig.from_pretrained(
-            resolve_model(config.model),
-            revision=config.revision,
-            trust_remote_code=config.trust_remote_code,
-            hf_overrides=config.hf_overrides or None,
-        )
+        self.parts = parts
+        self.model_config = load_model_config(config)
         self.tokenizer = load_tokenizer(config.tokenizer or str(self.model_config.path), config)
         wanted_len = self._check_max_model_len()
-        self.executor: Executor = UniprocExecutor(config, self.model_config, wanted_len)
+        self.executor: Executor = make_executor(config, self.model_config, wanted_len, parts, replica)
         self.max_model_len = self._fit_max_model_len(wanted_len)
         config.check_against(self.max_model_len)
         self.executor.initialize_kv_cache(self.max_model_len)
@@ -63,18 +65,23 @@ class LLMEngine:
             config.enable_prefix_caching,
             window=_common_window(self.model_config.layer_windows),
             num_swap_blocks=self.executor.num_swap_blocks,
+            parts=parts,
         )
-        self.scheduler = Scheduler(self._scheduler_config(), self.kv_cache_manager)
+        self.scheduler = (parts.scheduler or Scheduler)(self._scheduler_config(), self.kv_cache_manager)
         self.input_processor = InputProcessor(config, self.model_config, self.tokenizer, self.max_model_len)
         self.output_processor = OutputProcessor(self.tokenizer)
         self.beam_searcher = BeamSearcher(
             self.scheduler, self.tokenizer, self.model_config.eos_token_ids, self.max_model_len
         )
+        self.pooler = Pooler(self.scheduler, self.model_config.hidden_size)
         self._grammars: StructuredOutputManager | None = None
         self._in_flight: deque[tuple[SchedulerOutput, Future[ModelRunnerOutput]]] = deque()
-        self._num_requests = 0
+        self._num_requests = (
+            replica << 40
+        )  # a request without a seed gets one by its number: no two replicas share it
         self._num_prompt_tokens = 0
         self._num_generation_tokens = 0
+        self._num_step_tokens = 0
         self._finished: Counter[str] = Counter()
         logger.info("%s", self.describe_kv_cache())
 
@@ -84,7 +91,7 @@ class LLMEngine:
         self,
         request_id: str,
         prompt: Prompt,
-        sampling_params: SamplingParams | BeamSearchParams | None = None,
+        sampling_params: SamplingParams | BeamSearchParams | PoolingParams | None = None,
         *,
         priority: int = 0,
         cache_salt: str | None = None,
@@ -95,9 +102,9 @@ class LLMEngine:
         Args:
             request_id: names it until it has finished. prompt: text, token ids, or a dict with `prompt` or
             `prompt_token_ids`. sampling_params: None = SamplingParams(); BeamSearchParams start a beam search, whose
-            one output comes at its end. priority: smaller is more urgent; only scheduling_policy "priority" looks at
-            it. cache_salt: shares prefix blocks only with requests of the same salt. timeout: seconds after which it
-            is aborted.
+            one output comes at its end; PoolingParams ask for an embedding. priority: smaller is more urgent; only
+            scheduling_policy "priority" looks at it. cache_salt: shares prefix blocks only with requests of the same
+            salt. timeout: seconds after which it is aborted.
 
         Raises:
             ValueError: the prompt or a parameter does not suit this model; nothing was queued.
@@ -105,12 +112,17 @@ class LLMEngine:
         """
         params = SamplingParams() if sampling_params is None else sampling_params
         self.input_processor.check_call(request_id, params, priority, cache_salt, timeout)
-        if request_id in self.output_processor or request_id in self.beam_searcher:
+        if any(request_id in owner for owner in (self.output_processor, self.beam_searcher, self.pooler)):
             raise ValueError(f"request_id {request_id!r} is in use by a request that has not finished")
         if isinstance(params, BeamSearchParams):
             text, token_ids = self.input_processor.tokenize(prompt, SamplingParams())
             self.input_processor.check(token_ids, SamplingParams())
             self.beam_searcher.add(request_id, text, token_ids, params, self.model_config.vocab_size)
+            return
+        if isinstance(params, PoolingParams):
+            _, token_ids = self.input_processor.tokenize(prompt, SamplingParams())
+            self.input_processor.check(token_ids, SamplingParams())
+            self.pooler.add(request_id, token_ids, params, priority, cache_salt)
             return
         text, token_ids = self.input_processor.tokenize(prompt, params)
         self.input_processor.check(token_ids, params)
@@ -131,19 +143,35 @@ class LLMEngine:
         for request_id in ids:
             self.beam_searcher.abort(request_id)
         choices = [choice for request_id in ids for choice in self.output_processor.choice_ids(request_id)]
+        choices += [request_id for request_id in ids if self.pooler.abort(request_id)]
         return self._finish(self.scheduler.finish_requests(choices, RequestStatus.FINISHED_ABORTED))
 
-    def step(self) -> list[RequestOutput]:
+    def step(self) -> list[RequestOutput | EmbeddingRequestOutput]:
         """Schedule, execute, update, output. Returns what is new to the callers; [] when there is nothing to do."""
+        expired = self.start_steps()
+        return [*expired, *self.finish_step()]
+
+    def start_steps(self) -> list[RequestOutput]:
+        """Bring as many steps under way as the executor takes at once. Returns the outputs of expired requests."""
         expired = self.scheduler.finish_expired(time.monotonic())
-        if len(self._in_flight) < MAX_IN_FLIGHT and self.scheduler.has_work():
+        while len(self._in_flight) < self.executor.max_concurrent_batches and self.scheduler.has_work():
             scheduler_output = self._with_grammars(self.scheduler.schedule())
+            if self.parts.replaced:
+                check_step(self.kv_cache_manager, scheduler_output)
+            if self._in_flight and scheduler_output.is_empty:
+                break  # everybody waits for a step that is under way
             self._in_flight.append((scheduler_output, self.executor.execute_model(scheduler_output)))
+        return self._finish(expired)
+
+    def finish_step(self) -> list[RequestOutput | EmbeddingRequestOutput]:
+        """Wait for the oldest step under way, if there is one, and take in what it brought."""
         if not self._in_flight:
-            return self._finish(expired)
+            return []
         scheduler_output, future = self._in_flight.popleft()
+        self._num_step_tokens = scheduler_output.total_num_scheduled_tokens
         output = future.result()
         updates = self.scheduler.update_from_output(scheduler_output, output.sampled_token_ids)
+        pooled, updates = self.pooler.take_in(updates, output)
         self._num_generation_tokens += sum(len(update.new_token_ids) for update in updates)
         sampled = [update for update in updates if not update.request.is_beam]
         for request_id, stop in self.output_processor.take_in(sampled, output).items():
@@ -151,7 +179,7 @@ class LLMEngine:
                 request.stop_reason = stop
         self._advance_grammars(sampled)
         beam_outputs = self.beam_searcher.take_in(output)
-        return [*self._finish([*expired, *(update.request for update in sampled)]), *beam_outputs]
+        return [*self._finish([update.request for update in sampled]), *beam_outputs, *pooled]
 
     # -- structured output: llguidance is loaded when the first grammar comes ------------------------------------------
 
@@ -180,15 +208,28 @@ class LLMEngine:
     def _advance_grammars(self, updates: Sequence[RequestUpdate]) -> None:
         if self._grammars is None:
             return
-        complete = [
-            u.request.request_id for u in updates if self._grammars.advance(u.request, u.new_token_ids)
-        ]
-        self.scheduler.finish_requests(complete, RequestStatus.FINISHED_STOPPED)
+        for update in updates:
+            end = self._grammars.advance(update.request, update.new_token_ids)
+            if end is not None:
+                self.scheduler.finish_requests([update.request.request_id], end)
 
     # -- the rest of the life of requests ------------------------------------------------------------------------------
 
     def has_unfinished_requests(self) -> bool:
         return self.scheduler.has_unfinished_requests() or bool(self._in_flight)
+
+    @property
+    def oldest_step(self) -> Future[ModelRunnerOutput] | None:
+        """What `finish_step` would wait for."""
+        return self._in_flight[0][1] if self._in_flight else None
+
+    def reset_prefix_cache(self) -> bool:
+        """Forget cached blocks; False while requests hold blocks."""
+        return self.kv_cache_manager.reset_prefix_cache()
+
+    def check_health(self) -> None:
+        """Raise WorkerError if a process that holds a part of the model is gone."""
+        self.executor.check_health()
 
     def shutdown(self) -> None:
         """Free what the executor holds."""
@@ -240,6 +281,7 @@ class LLMEngine:
             max_num_queued_reqs=self.config.max_num_queued_reqs,
             preemption_mode=self.config.preemption_mode,
             preemption_costs=self.executor.preemption_costs,
+            num_micro_batches=self.executor.max_concurrent_batches,
         )
 
     # -- looking in ---------------------------------------------------------------------------------------------------
@@ -265,23 +307,15 @@ class LLMEngine:
             prefix_cache_queries=cache.queries,
             prefix_cache_hits=cache.hits,
             num_preemptions=self.scheduler.num_preemptions,
-            num_prompt_tokens=self._num_prompt_tokens,
+            num_prompt_tokens=self._num_prompt_tokens + self.pooler.num_prompt_tokens,
             num_generation_tokens=self._num_generation_tokens,
-            finished=dict(self._finished),
+            num_step_tokens=self._num_step_tokens,
+            finished=dict(self._finished + Counter(stop=self.pooler.num_finished)),
         )
 
     def block_map(self) -> BlockMap:
         """Who holds which block, and how far each is filled: one value for every picture."""
-        manager = self.kv_cache_manager
-        tables = manager.tables()
-        running = [request for request in self.scheduler.running if request.request_id in tables]
-        return BlockMap(
-            num_blocks=manager.pool.num_blocks,
-            block_size=manager.block_size,
-            holders={r.request_id: tuple(tables[r.request_id].block_ids) for r in running},
-            num_computed_tokens={r.request_id: r.num_computed_tokens for r in running},
-            cached=frozenset(b.block_id for b in manager.pool.blocks if b.block_hash is not None),
-        )
+        return block_map(self.scheduler)
 
 
 def _common_window(layer_windows: Sequence[int | None]) -> int | None:

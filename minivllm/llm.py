@@ -8,9 +8,11 @@ from typing import Any
 from tqdm import tqdm
 
 from minivllm.config import EngineConfig
-from minivllm.engine import LLMEngine
+from minivllm.data_parallel import make_engine
 from minivllm.input_processor import Prompt
-from minivllm.outputs import RequestOutput
+from minivllm.outputs import EmbeddingRequestOutput, RequestOutput
+from minivllm.parts import REFERENCE, Parts
+from minivllm.pooling_params import PoolingParams
 from minivllm.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams, sampling_defaults
 
 Message = Mapping[str, Any]  # {"role": "user", "content": "..."}
@@ -22,6 +24,7 @@ class LLM:
 
     Args:
         model: the name of a shipped model (`tutor`), a Hugging Face folder, or a hub id.
+        parts: what replaces parts of the engine, see `minivllm.parts`.
         **engine_args: any field of `EngineConfig`.
 
     Raises:
@@ -31,12 +34,12 @@ class LLM:
         >>> LLM("tutor").generate("Once upon a time", SamplingParams(max_tokens=20))[0].outputs[0].text
     """
 
-    def __init__(self, model: str = "tutor", **engine_args: Any) -> None:
+    def __init__(self, model: str = "tutor", *, parts: Parts = REFERENCE, **engine_args: Any) -> None:
         known = EngineConfig.__dataclass_fields__
         unknown = sorted(set(engine_args) - set(known))
         if unknown:
             raise ValueError(f"LLM got an unknown argument {unknown[0]!r}; it knows: {', '.join(known)}")
-        self.llm_engine = LLMEngine(EngineConfig(model=str(model), **engine_args))
+        self.llm_engine = make_engine(EngineConfig(model=str(model), **engine_args), parts)
         self._num_calls = 0
 
     def get_tokenizer(self) -> Any:
@@ -73,6 +76,24 @@ class LLM:
         final = [one.with_output_kind(RequestOutputKind.FINAL_ONLY) for one in params]
         return self._complete(prompt_list, final, priority or [0] * len(prompt_list), use_tqdm)
 
+    def embed(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        *,
+        pooling_params: PoolingParams | None = None,
+        use_tqdm: bool = True,
+    ) -> list[EmbeddingRequestOutput]:
+        """One vector of length 1 for each text: `output.outputs.embedding`.
+
+        Raises:
+            ValueError: a prompt does not suit; no prompt was run.
+        """
+        prompt_list = _as_list(prompts)
+        params = pooling_params or PoolingParams()
+        return self._complete(prompt_list, [params] * len(prompt_list), [0] * len(prompt_list), use_tqdm)
+
+    encode = embed  # the name that older documents use
+
     def beam_search(
         self, prompts: Prompt | Sequence[Prompt], params: BeamSearchParams, *, use_tqdm: bool = False
     ) -> list[RequestOutput]:
@@ -87,10 +108,10 @@ class LLM:
     def _complete(
         self,
         prompts: Sequence[Prompt],
-        params: Sequence[SamplingParams | BeamSearchParams],
+        params: Sequence[SamplingParams | BeamSearchParams | PoolingParams],
         priority: Sequence[int],
         use_tqdm: bool,
-    ) -> list[RequestOutput]:
+    ) -> list[Any]:
         self._num_calls += 1
         ids = [f"{self._num_calls}-{index}" for index in range(len(prompts))]
         try:
@@ -127,7 +148,7 @@ class LLM:
 
     def reset_prefix_cache(self) -> bool:
         """Forget cached blocks; False while requests hold blocks."""
-        return self.llm_engine.kv_cache_manager.reset_prefix_cache()
+        return self.llm_engine.reset_prefix_cache()
 
     def _render(self, messages: Any, chat_template: str | None, add_generation_prompt: bool) -> list[int]:
         tokenizer = self.get_tokenizer()
@@ -164,14 +185,15 @@ class LLM:
             )
         return list(params)
 
-    def _run(self, total: int, use_tqdm: bool) -> dict[str, RequestOutput]:
-        outputs: dict[str, RequestOutput] = {}
+    def _run(self, total: int, use_tqdm: bool) -> dict[str, RequestOutput | EmbeddingRequestOutput]:
+        outputs: dict[str, RequestOutput | EmbeddingRequestOutput] = {}
         num_tokens = 0
         with tqdm(total=total, desc="Processed prompts", disable=not use_tqdm, dynamic_ncols=True) as bar:
             while self.llm_engine.has_unfinished_requests():
                 for output in self.llm_engine.step():
                     outputs[output.request_id] = output
-                    num_tokens += sum(len(choice.token_ids) for choice in output.outputs)
+                    if isinstance(output, RequestOutput):
+                        num_tokens += sum(len(choice.token_ids) for choice in output.outputs)
                     bar.set_postfix_str(f"{num_tokens} output tokens")
                     bar.update()
         return outputs

@@ -13,7 +13,7 @@ from bisect import insort
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from minivllm.core.kv_cache_manager import KVCacheManager
+from minivllm.core.kv_cache_manager import KVCacheManager, Start
 from minivllm.core.policies import POLICIES
 from minivllm.core.scheduler_output import NewRequestData, RequestUpdate, SchedulerOutput, StepBuilder
 from minivllm.core.static_batch import StaticBatch
@@ -207,16 +207,21 @@ class Scheduler:
 
     def _admit(self, request: Request, step: StepBuilder) -> bool:
         """Start a waiting request, or go on with a preempted one. False if it does not fit now."""
-        manager = self.kv_cache_manager
-        start = manager.find_start(request)
+        start = self.kv_cache_manager.find_start(request)
         # All its tokens must fit, not only this chunk: otherwise it would soon preempt somebody, or be preempted.
-        if not manager.can_fit(request.num_tokens, start.blocks):
+        if not self.kv_cache_manager.can_fit(request.num_tokens, start.blocks):
             step.is_short_of_blocks = True
             return False
         num_tokens = self._num_tokens_to_schedule(request, step.budget, start.num_computed_tokens)
         is_cut = start.num_computed_tokens + num_tokens < request.num_tokens
         if is_cut and not self.config.enable_chunked_prefill:
             return False
+        self._begin(request, start, num_tokens, step)
+        return True
+
+    def _begin(self, request: Request, start: Start, num_tokens: int, step: StepBuilder) -> None:
+        """Move an admitted request from the waiting to the running ones, with blocks for its first tokens."""
+        manager = self.kv_cache_manager
         manager.begin(request, start, num_tokens)
         manager.record_lookup(request, start.num_computed_tokens)
         self.waiting.remove(request)
@@ -230,7 +235,6 @@ class Scheduler:
         block_ids = manager.block_ids(request.request_id)
         step.new_requests.append(NewRequestData(request, request.all_token_ids, block_ids))
         self._add(request, num_tokens, step)
-        return True
 
     def _add(self, request: Request, num_tokens: int, step: StepBuilder) -> None:
         if request.spec_token_ids:
@@ -296,7 +300,7 @@ class Scheduler:
     def _preempt(self, request: Request, step: StepBuilder) -> None:
         """Take a running request's blocks. Its tokens stay; the blocks are swapped out, or will be computed again."""
         self.running.remove(request)
-        if not (self._should_swap(request) and self.kv_cache_manager.swap_out(request)):
+        if not self._swap_out(request):
             self.kv_cache_manager.free(request)  # the prefix cache may still find some of them later
             request.num_computed_tokens = 0
         request.status = RequestStatus.PREEMPTED
@@ -305,6 +309,10 @@ class Scheduler:
         self.num_preemptions += 1
         insort(self.waiting, request, key=self.policy)
         step.preempted.append(request.request_id)
+
+    def _swap_out(self, request: Request) -> bool:
+        """Move its blocks to the swap space, if the mode says so. False: nothing has changed, recompute them."""
+        return self._should_swap(request) and self.kv_cache_manager.swap_out(request)
 
     def _should_swap(self, request: Request) -> bool:
         mode, costs = self.config.preemption_mode, self.config.preemption_costs

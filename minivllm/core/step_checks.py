@@ -1,7 +1,7 @@
 """The laws of a step, checked from outside: they hold for anybody's allocator, block table or scheduler.
 
-They look only at what a part promises (`parts.Allocator`), never at how it keeps its promise, and cost a walk over all
-blocks; so the engine makes them only when a part was replaced.
+They look only at what a part promises (`parts.Allocator`), never at how it keeps its promise, and cost a walk over the
+held blocks; so the engine makes them only when a part was replaced.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ class BrokenLawError(AssertionError):
 
 
 def check_references(pool: Allocator, tables: Iterable[Sequence[KVCacheBlock]]) -> None:
-    """No block is ever lost: ref_cnt = occurrences in tables, and the free blocks are those without a reference.
+    """No block is ever lost: ref_cnt = occurrences in tables, and all blocks that are in no table are free.
 
     Raises:
         BrokenLawError: it is not so.
     """
     held = Counter(block.block_id for table in tables for block in table if block is not pool.null_block)
-    for block in pool.blocks:
-        if block.ref_cnt != held[block.block_id]:
+    for block_id, count in held.items():
+        if pool.blocks[block_id].ref_cnt != count:
             raise BrokenLawError(
-                f"block {block.block_id} counts {block.ref_cnt} references, and the block tables hold it "
-                f"{held[block.block_id]} times"
+                f"block {block_id} counts {pool.blocks[block_id].ref_cnt} references, and block tables hold it "
+                f"{count} times"
             )
-    num_free = sum(block.ref_cnt == 0 for block in pool.blocks) - 1  # the null block is not free
+    num_free = pool.num_blocks - 1 - len(held)  # the null block is not free
     if pool.num_free_blocks != num_free:
         raise BrokenLawError(
-            f"{num_free} blocks have no reference, and the allocator counts {pool.num_free_blocks} free ones"
+            f"{num_free} blocks are in no block table, and the allocator counts {pool.num_free_blocks} free ones"
         )
 
 

@@ -1,0 +1,109 @@
+"""`python -m minivllm.serve.trace 05`: a chapter's trace through the real engine, with your parts and without.
+
+The tokens have to be the same, whoever's parts served them. A run in which they were is kept (`course/runs.py`): it
+completes the chapter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+from minivllm.core.step_checks import BrokenLawError
+from minivllm.course.catalogue import CourseError, read_course
+from minivllm.course.exit_codes import ENVIRONMENT, GREEN, NOT_STARTED, RED
+from minivllm.course.lockstep import DifferenceError
+from minivllm.course.runs import record_run
+from minivllm.course.shadow_function import FunctionDifferenceError
+from minivllm.course.traces import TRACES, Trace
+from minivllm.parts import REFERENCE, Parts
+from minivllm.serve.learner_parts import learner_parts
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out of a trace."""
+
+    output_hash: str  # of all output tokens
+    num_tokens: int
+    num_preemptions: int
+    num_cached_tokens: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.output_hash[:16]}  {self.num_tokens} tokens, {self.num_preemptions} preemptions, "
+            f"{self.num_cached_tokens} prompt tokens from the prefix cache"
+        )
+
+
+def run_trace(trace: Trace, parts: Parts) -> Result:
+    """Serve a trace with the model that ships.
+
+    Raises:
+        BrokenLawError, DifferenceError, FunctionDifferenceError: a part went wrong; whatever else it raises, too.
+    """
+    from minivllm.llm import LLM  # torch: only once there is something to run
+    from minivllm.sampling_params import SamplingParams
+
+    llm = LLM("tutor", parts=parts, **trace.engine)
+    tokens: list[list[int]] = []
+    for requests in trace.rounds:
+        prompts = [p if isinstance(p, str) else {"prompt_token_ids": p} for p, _ in requests]
+        params = [SamplingParams(**fields) for _, fields in requests]
+        outputs = llm.generate(prompts, params, use_tqdm=False)
+        tokens += [choice.token_ids for output in outputs for choice in output.outputs]
+    stats = llm.llm_engine.stats()
+    digest = sha256(repr(tokens).encode()).hexdigest()
+    return Result(digest, sum(map(len, tokens)), stats.num_preemptions, stats.prefix_cache_hits)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; see the module. Exit codes: 0 the same tokens, 1 not, 2 nothing of yours to run, 3 no course."""
+    parser = argparse.ArgumentParser(prog="python -m minivllm.course trace", description=__doc__)
+    parser.add_argument("chapter", type=int, choices=sorted(TRACES), help="whose trace")
+    parser.add_argument("--mine", default="", metavar="PARTS", help="default: all that pass their smoke tier")
+    parser.add_argument("--shadow", metavar="PARTS", help="run these beside the reference, step by step")
+    arguments = parser.parse_args(argv)
+    try:
+        course = read_course()
+        parts = learner_parts(arguments.mine, arguments.shadow)
+    except CourseError as error:
+        print(error, file=sys.stderr)
+        return ENVIRONMENT
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return NOT_STARTED
+    if not parts.replaced:
+        print("Nothing of yours to run yet.")
+        return NOT_STARTED
+    trace = TRACES[arguments.chapter]
+    print(
+        f"Trace of chapter {arguments.chapter:02d}: {trace.num_requests} requests, served twice ...",
+        flush=True,
+    )
+    reference = run_trace(trace, REFERENCE)
+    try:
+        mine = run_trace(trace, parts)
+    except (BrokenLawError, DifferenceError, FunctionDifferenceError) as error:
+        if isinstance(error, BrokenLawError):
+            print(f"A law is broken: {error}.\nWhere it begins: add --shadow with the name of the part.")
+        return RED
+    is_equal = mine.output_hash == reference.output_hash
+    print(f"  yours      {mine}\n  reference  {reference}")
+    record_run(course, arguments.chapter, parts, mine.output_hash, is_equal=is_equal)
+    if not is_equal:
+        print("The tokens differ. Where it begins: add --shadow with the name of the part.")
+        return RED
+    print(f"The same tokens. Your parts have served chapter {arguments.chapter:02d}.")
+    return GREEN
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # as in serve/__main__.py: the end of the process frees everything
