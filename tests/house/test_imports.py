@@ -14,15 +14,27 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # A unit is a folder or module directly under minivllm/. What stands on the right may be imported by what stands
 # on the left, and so may everything below it. The values are one unit: among themselves they are free.
-VALUES = ("config", "events", "model_config", "outputs", "parts", "request", "sampling_params")  # plain data
+VALUES = (
+    "config",
+    "events",
+    "model_config",
+    "outputs",
+    "parts",
+    "pooling_params",
+    "request",
+    "sampling_params",
+)  # plain data
 DIRECTLY_BELOW = {
     "serve": "async_engine llm course zoo",
     "bench": "async_engine llm viz zoo",
     "zoo": "llm models hardware",
-    "llm": "engine",
-    "async_engine": "engine",
-    "engine": "beam_search input_processor output_processor tokenizer worker spec_decode",
+    "llm": "data_parallel",
+    "async_engine": "data_parallel request_stream",
+    "data_parallel": "engine",
+    "request_stream": "values",
+    "engine": "beam_search pooler input_processor output_processor tokenizer worker spec_decode",
     "beam_search": "detokenizer worker",
+    "pooler": "worker",
     "input_processor": "sampling",
     "output_processor": "detokenizer core",
     "worker": "models sampling core hardware",
@@ -38,10 +50,12 @@ DIRECTLY_BELOW = {
     "hardware": "values",
     "detokenizer": "values",
     "tokenizer": "values",
-    "course": "viz core",
+    "references": "llm",  # minivllm/course/extra/: cut as text by the course, run only when it is graded
+    "course": "viz core recorder",
     "sim": "viz core",
     "viz": "values",
     "core": "values",
+    "recorder": "values",  # stands around core's objects, and names their types only
     "values": "shelf __init__",
     "shelf": "",  # minivllm/zoo/__init__.py alone: where the shipped models lie
     "kernels": "",  # minivllm/kernels.py, the alias; what it leads to has rules of its own
@@ -49,7 +63,8 @@ DIRECTLY_BELOW = {
 }
 ONLY_IMPORTED_BY = {"kernels": {"ops"}}  # ops.py is the one place that chooses between torch, C++ and Triton
 SHELF = (["zoo"], ["zoo", "names"], ["zoo", "path"])  # the module and the functions in it
-TORCH_FREE = {"__init__", "core", "values", "shelf", "viz", "sim", "course", "kernels"}
+REFERENCES = ["course", "extra"]
+TORCH_FREE = {"__init__", "core", "values", "shelf", "recorder", "viz", "sim", "course", "kernels"}
 NEVER_BY_NAME = {
     "kernels",
     "exercises",
@@ -103,6 +118,8 @@ def unit_of(parts: list[str]) -> str:
         parts = minivllm._MODULE_OF.get(parts[0], "minivllm").split(".")[1:]
     if parts in SHELF:
         return "shelf"
+    if parts[:2] == REFERENCES:
+        return "references"
     unit = parts[0] if parts else "__init__"
     return "values" if unit in VALUES else unit
 

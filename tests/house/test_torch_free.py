@@ -18,7 +18,18 @@ LIGHT = (
     "minivllm.request",
     "minivllm.outputs",
     "minivllm.sampling_params",
+    "minivllm.recorder",
+    "minivllm.sim.memory_stepper",
+    "minivllm.viz.frames",
+    "minivllm.viz.stepper",
+    "minivllm.course.notebooks",
     "minivllm.zoo",
+    "minivllm.course.cli",
+    "minivllm.course.learner",
+    "minivllm.course.mine",
+    "minivllm.course.progress",
+    "minivllm.course.shadow",
+    "minivllm.parts",
 )
 REPORT = "import json, sys; print(json.dumps([name for name in {heavy!r} if name in sys.modules]))"
 

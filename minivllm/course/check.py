@@ -1,0 +1,77 @@
+"""`check` and `watch`: run the graders in a process of their own, which may hang or crash without harm."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from minivllm.course.catalogue import Course, CourseError, Exercise, read_course
+from minivllm.course.exit_codes import ENVIRONMENT, GREEN, NOT_STARTED, RED
+from minivllm.course.state import digest, record_check
+
+SECONDS_PER_EXERCISE = 120  # real time: for what the time limit inside cannot stop
+WATCH_SECONDS = 0.5
+
+
+def grade(what: Sequence[str], verbose: bool = False, course: Course | None = None) -> int:
+    """Grade chapters ("5") or exercises ("5.3"), print the report, record the results, and return the exit code."""
+    course = course or read_course()
+    exercises = [exercise for item in what for exercise in course.select(item)] or course.exercises
+    for name in ("pytest", "hypothesis"):
+        if importlib.util.find_spec(name) is None:
+            raise CourseError(f"{name} is not installed: pip install -e '.[test]'")
+    for exercise in exercises:
+        if not course.learner_file(exercise).exists():
+            raise CourseError(
+                f"{course.learner_file(exercise)} is missing: python -m minivllm.course reset {exercise.id}"
+            )
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *(["-v"] if verbose else [])]
+    command += [str(course.learner_file(exercise)) for exercise in exercises]
+    try:
+        done = subprocess.run(
+            command, cwd=course.root, check=False, timeout=SECONDS_PER_EXERCISE * len(exercises)
+        )
+    except subprocess.TimeoutExpired:
+        return _never_ended(course, exercises)
+    return done.returncode if done.returncode in (GREEN, RED, NOT_STARTED) else ENVIRONMENT
+
+
+def _never_ended(course: Course, exercises: list[Exercise]) -> int:
+    print(
+        "Stopped: this took too long. Somewhere a loop never ends, or something waits for what never comes."
+    )
+    if len(exercises) == 1:
+        record_check(course, exercises[0], "red", [])
+    return RED
+
+
+def check(arguments: list[str]) -> int:
+    """The command `check`."""
+    parser = argparse.ArgumentParser(prog="python -m minivllm.course check", description=check.__doc__)
+    parser.add_argument("what", nargs="*", help="chapters (5) or exercises (5.3); default: all")
+    parser.add_argument("-v", "--verbose", action="store_true", help="also worked examples and tracebacks")
+    options = parser.parse_args(arguments)
+    return grade(options.what, options.verbose)
+
+
+def watch(arguments: list[str]) -> int:
+    """The command `watch`: grade what is saved, until Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m minivllm.course watch", description=watch.__doc__)
+    parser.add_argument("what", nargs="*", help="chapters (5) or exercises (5.3); default: all")
+    options = parser.parse_args(arguments)
+    course = read_course()
+    exercises = [exercise for item in options.what for exercise in course.select(item)] or course.exercises
+    seen = {exercise.id: digest(course.learner_file(exercise)) for exercise in exercises}
+    print(f"Watching {len(exercises)} files. Save one, and it is graded; Ctrl-C ends this.", flush=True)
+    while True:
+        time.sleep(WATCH_SECONDS)
+        for exercise in exercises:
+            found = digest(course.learner_file(exercise))
+            if found is not None and found != seen[exercise.id]:
+                seen[exercise.id] = found
+                grade([exercise.id], course=course)
+                sys.stdout.flush()

@@ -1,0 +1,1 @@
+"""References of exercises whose subject is not in the package: predictions, warm-ups, tests to write."""
