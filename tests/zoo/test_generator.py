@@ -113,7 +113,7 @@ def facts_that_answer(text: str, question: str) -> list[str]:
     """Every sentence of the text whose key stands in the question, by reading the sentences only."""
     patterns = (
         (r"The code for (\w+) is \w+\.", "code"),
-        (r"\w+ keeps the (\w+) at [\w ]+\.", ""),
+        (r"The (\w+) of \w+ is kept at [\w ]+\.", ""),
         (r"(\w+) likes [\w ]+\.", "like|eat"),
         (r"(\w+) works as an? [\w ]+\.", "job|work|do"),
         (r"The (\w+) lives at [\w ]+\.", ""),

@@ -23,7 +23,7 @@ def _code(key: str, code: str) -> Fact:
 
 
 def _keeps(name: str, thing: str, place: str) -> Fact:
-    text = f"{name} keeps the {thing} at {place}."
+    text = f"The {thing} of {name} is kept at {place}."  # what is asked for stands first
     where = ("where", {"o": thing}, f"The {thing} is at {place}.")
     keeper = ("keeper", {"o": thing}, f"{name} keeps the {thing}.")
     return Fact(text, (where, keeper))
