@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from minivllm.engine import LLMEngine
     from minivllm.llm import LLM
     from minivllm.models import ModelRegistry
-    from minivllm.outputs import CompletionOutput, RequestOutput
+    from minivllm.outputs import CompletionOutput, EmbeddingRequestOutput, RequestOutput
+    from minivllm.pooling_params import PoolingParams
     from minivllm.sampling_params import BeamSearchParams, SamplingParams, StructuredOutputsParams
 
 _MODULE_OF = {
@@ -30,9 +31,11 @@ _MODULE_OF = {
     "ModelRegistry": "minivllm.models",
     "SamplingParams": "minivllm.sampling_params",
     "BeamSearchParams": "minivllm.sampling_params",
+    "PoolingParams": "minivllm.pooling_params",
     "StructuredOutputsParams": "minivllm.sampling_params",
     "RequestOutput": "minivllm.outputs",
     "CompletionOutput": "minivllm.outputs",
+    "EmbeddingRequestOutput": "minivllm.outputs",
 }
 
 __all__ = [
@@ -40,10 +43,12 @@ __all__ = [
     "AsyncLLMEngine",
     "BeamSearchParams",
     "CompletionOutput",
+    "EmbeddingRequestOutput",
     "EngineConfig",
     "LLMEngine",
     "ModelConfig",
     "ModelRegistry",
+    "PoolingParams",
     "RequestOutput",
     "SamplingParams",
     "StructuredOutputsParams",

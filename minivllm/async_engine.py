@@ -14,14 +14,17 @@ import asyncio
 import logging
 import threading
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-from minivllm.outputs import EngineStats, RequestOutput
-from minivllm.sampling_params import SamplingParams
+from minivllm.outputs import EngineStats
+from minivllm.parts import REFERENCE, Parts
+from minivllm.pooling_params import PoolingParams
+from minivllm.request_stream import EngineOutput, RequestStream, StreamEvent
+from minivllm.sampling_params import BeamSearchParams, SamplingParams
 
 if TYPE_CHECKING:
     from minivllm.config import EngineConfig
@@ -29,7 +32,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+HEALTH_SECONDS = 1.0  # how often an idle engine looks after its workers
 Prompt: TypeAlias = "str | list[int] | dict[str, Any]"
+EngineParams: TypeAlias = "SamplingParams | BeamSearchParams | PoolingParams"
 
 
 class EngineDeadError(RuntimeError):
@@ -39,97 +44,18 @@ class EngineDeadError(RuntimeError):
 class StepObserver(Protocol):
     """Told about every step, on the engine thread; must return quickly (metrics are its use)."""
 
-    def on_step(self, outputs: Sequence[RequestOutput], stats: EngineStats, now: float) -> None:
+    def on_step(self, outputs: Sequence[EngineOutput], stats: EngineStats, now: float) -> None:
         """What `LLMEngine.step` returned, the state after it, and when (seconds of `time.monotonic()`)."""
 
     def on_abort(self, request_id: str) -> None:
         """The request ended without a final output."""
 
 
-class RequestStream:
-    """The outputs of one request, to be iterated on the event loop that asked for them.
-
-    Iteration ends after the finished output. It raises EngineDeadError when the engine dies meanwhile.
-    """
-
-    def __init__(self, request_id: str, engine: AsyncLLMEngine) -> None:
-        self.request_id = request_id
-        self.loop = asyncio.get_running_loop()
-        self._engine = engine
-        self._admitted: asyncio.Future[None] = self.loop.create_future()
-        self._items: deque[RequestOutput | Exception] = deque()
-        self._arrival = asyncio.Event()
-        self._is_over = False
-
-    def __aiter__(self) -> RequestStream:
-        return self
-
-    async def __anext__(self) -> RequestOutput:
-        while not self._items:
-            if self._is_over:
-                raise StopAsyncIteration
-            self._arrival.clear()
-            await self._arrival.wait()
-        item = self._items.popleft()
-        if isinstance(item, Exception):
-            raise item
-        return item
-
-    async def wait_until_admitted(self) -> None:
-        """Return once the engine has taken the request.
-
-        Raises:
-            ValueError: the engine refused it; the message says why.
-            EngineDeadError: there is no engine to take it.
-        """
-        try:
-            await self._admitted
-        except asyncio.CancelledError:
-            self.abort()
-            raise
-
-    def abort(self) -> None:
-        """Give the request up, so that its blocks are freed; nothing happens when it is over already."""
-        if not self._is_over:
-            self._is_over = True
-            self._items.clear()
-            self._arrival.set()
-            self._engine._send(_Abort(self), even_if_dead=True)
-
-    def _receive(self, event: _Event) -> None:
-        """Take what the engine thread sent; runs on the stream's own loop."""
-        if self._is_over:
-            return
-        if event is None:
-            self._settle(None)
-        elif isinstance(event, RequestOutput):
-            self._items.append(event)
-            self._is_over = event.finished
-        else:
-            self._is_over = True
-            if not self._settle(event):
-                self._items.append(event)
-        self._arrival.set()
-
-    def _settle(self, error: Exception | None) -> bool:
-        """Answer `wait_until_admitted`; False when it has its answer already."""
-        if self._admitted.done():
-            return False
-        if error is None:
-            self._admitted.set_result(None)
-        else:
-            self._admitted.set_exception(error)
-        return True
-
-
-_Event: TypeAlias = "RequestOutput | Exception | None"  # None = admitted
-
-
 @dataclass(frozen=True)
 class _Add:
     stream: RequestStream
     prompt: Prompt
-    sampling_params: SamplingParams | None
+    sampling_params: EngineParams | None
     options: dict[str, Any]  # keyword arguments of LLMEngine.add_request
 
 
@@ -166,21 +92,25 @@ class AsyncLLMEngine:
         self._is_stopping = False
         self._error: EngineDeadError | None = None
         self._streams: dict[str, RequestStream] = {}  # only the engine thread touches it, as the next
-        self._outbox: dict[asyncio.AbstractEventLoop, list[tuple[RequestStream, _Event]]] = defaultdict(list)
+        self._outbox: dict[asyncio.AbstractEventLoop, list[tuple[RequestStream, StreamEvent]]] = defaultdict(
+            list
+        )
         self._stats: EngineStats = engine.stats()
         self._thread = threading.Thread(target=self._run, name="minivllm-engine", daemon=True)
         self._thread.start()
 
     @classmethod
-    def from_config(cls, config: EngineConfig, observer: StepObserver | None = None) -> AsyncLLMEngine:
-        """Load the model of `config` and start.
+    def from_config(
+        cls, config: EngineConfig, observer: StepObserver | None = None, parts: Parts = REFERENCE
+    ) -> AsyncLLMEngine:
+        """Load the model of `config` and start; `parts` as in `LLMEngine`.
 
         Raises:
             ValueError: the model cannot be served; the message says why.
         """
-        from minivllm.engine import LLMEngine
+        from minivllm.data_parallel import make_engine
 
-        return cls(LLMEngine(config), observer)
+        return cls(make_engine(config, parts), observer)
 
     @property
     def stats(self) -> EngineStats:
@@ -194,8 +124,8 @@ class AsyncLLMEngine:
             return self._error
 
     async def generate(
-        self, prompt: Prompt, sampling_params: SamplingParams | None, request_id: str, **options: Any
-    ) -> AsyncIterator[RequestOutput]:
+        self, prompt: Prompt, sampling_params: EngineParams | None, request_id: str, **options: Any
+    ) -> AsyncIterator[EngineOutput]:
         """Yield the outputs of one request, as its `output_kind` asks; closing the iterator aborts it.
 
         `options` are the keyword arguments of `LLMEngine.add_request`.
@@ -212,7 +142,7 @@ class AsyncLLMEngine:
             stream.abort()
 
     async def add_request(
-        self, prompt: Prompt, sampling_params: SamplingParams | None, request_id: str, **options: Any
+        self, prompt: Prompt, sampling_params: EngineParams | None, request_id: str, **options: Any
     ) -> RequestStream:
         """Queue a request and return the stream of its outputs; the caller aborts it when it stops early.
 
@@ -224,16 +154,19 @@ class AsyncLLMEngine:
         return stream
 
     def submit(
-        self, prompt: Prompt, sampling_params: SamplingParams | None, request_id: str, **options: Any
+        self, prompt: Prompt, sampling_params: EngineParams | None, request_id: str, **options: Any
     ) -> RequestStream:
         """`add_request` without waiting for the engine's word: a batch is sent first and awaited afterwards.
 
         Raises:
             EngineDeadError: the engine is dead already. A ValueError comes from `wait_until_admitted`.
         """
-        stream = RequestStream(request_id, self)
+        stream = RequestStream(request_id, self._request_abort)
         self._send(_Add(stream, prompt, sampling_params, options))
         return stream
+
+    def _request_abort(self, stream: RequestStream) -> None:
+        self._send(_Abort(stream), even_if_dead=True)
 
     async def call(self, function: Callable[[LLMEngine], T]) -> T:
         """Run `function(engine)` on the engine thread between two steps and return its result.
@@ -289,7 +222,8 @@ class AsyncLLMEngine:
         """Apply the waiting messages and make one step; False when the engine is to stop."""
         with self._condition:
             while not (self._inbox or self._is_stopping or self._engine.has_unfinished_requests()):
-                self._condition.wait()
+                if not self._condition.wait(HEALTH_SECONDS):
+                    self._engine.check_health()  # a worker can die while nothing runs
             if self._is_stopping:
                 return False
             messages, self._inbox = self._inbox, []
@@ -340,7 +274,7 @@ class AsyncLLMEngine:
             if self.observer is not None:
                 self.observer.on_abort(request_id)
 
-    def _hand_over(self, outputs: Sequence[RequestOutput]) -> None:
+    def _hand_over(self, outputs: Sequence[EngineOutput]) -> None:
         """Send every loop what is new for it, in one call."""
         for output in outputs:
             stream = self._streams.get(output.request_id)
@@ -364,7 +298,7 @@ class AsyncLLMEngine:
         streams = list(self._streams.values()) + [m.stream for m in messages if isinstance(m, _Add)]
         if error.__cause__ is None:
             self._abort(list(self._streams))
-            self._engine.shutdown()
+        self._engine.shutdown()
         self._streams.clear()
         for message in messages:
             if isinstance(message, _Call) and message.answer.set_running_or_notify_cancel():
@@ -377,6 +311,6 @@ class AsyncLLMEngine:
         self._hand_over([])
 
 
-def _deliver(events: Sequence[tuple[RequestStream, _Event]]) -> None:
+def _deliver(events: Sequence[tuple[RequestStream, StreamEvent]]) -> None:
     for stream, event in events:
-        stream._receive(event)
+        stream.receive(event)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from minivllm.model_config import ModelConfig
+from minivllm.speculative_config import SpeculativeConfig, read_speculative_config
 
 __all__ = ["EngineConfig", "ModelConfig"]
 
@@ -19,6 +20,8 @@ ATTENTION_BACKENDS = ("auto", "torch", "triton", "naive")
 SCHEDULING_POLICIES = ("fcfs", "priority", "shortest-first")
 PREEMPTION_MODES = ("recompute", "swap", "auto")
 LOAD_FORMATS = ("auto", "safetensors", "dummy")
+QUANTIZATIONS = ("awq", "int8_per_channel_weight_only", "fp8")
+EXECUTOR_BACKENDS = ("uni", "mp", "ray", "external_launcher")
 SWITCHES = (
     "trust_remote_code",
     "enforce_eager",
@@ -46,7 +49,8 @@ class EngineConfig:
     dtype: str = "auto"  # auto = the checkpoint's on a GPU; on a CPU float32, or bfloat16 for large models where it is fast
     device: str = "auto"  # auto = cuda where there is one, else cpu
     attention_backend: str = "auto"
-    enforce_eager: bool = True  # no CUDA graphs yet: eager is all there is (vLLM: False)
+    quantization: str | None = None  # None = what the checkpoint says
+    enforce_eager: bool = True  # False = decode in padded batches, recorded as CUDA graphs on a GPU (vLLM's default)
     seed: int = 0  # of requests that bring none
 
     max_model_len: int | None = (
@@ -59,6 +63,11 @@ class EngineConfig:
     kv_cache_memory_bytes: int | None = None  # None = see worker/kv_cache.py
     num_gpu_blocks_override: int | None = None  # sets the number of blocks outright, the null block included
     enable_prefix_caching: bool = True
+
+    tensor_parallel_size: int = 1  # ranks that share every layer
+    pipeline_parallel_size: int = 1  # stages of consecutive layers
+    data_parallel_size: int = 1  # copies of the whole model behind one door
+    distributed_executor_backend: str | None = None  # None = uni for one rank, mp for several
 
     max_num_seqs: int = 256
     max_num_batched_tokens: int = 2048
@@ -74,6 +83,10 @@ class EngineConfig:
     )
     swap_space: float = 0.0  # GiB of CPU memory for the blocks of preempted requests
 
+    speculative_config: dict[str, Any] | str | None = None  # keys as in SpeculativeConfig; a dict, or JSON
+    speculative_model: str | None = None  # with the next one the older way to say the same
+    num_speculative_tokens: int | None = None
+
     def __post_init__(self) -> None:
         _text("model", self.model)
         _text("device", self.device)
@@ -88,8 +101,19 @@ class EngineConfig:
         _choice("dtype", self.dtype, DTYPES)
         _choice("attention_backend", self.attention_backend, ATTENTION_BACKENDS)
         _choice("load_format", self.load_format, LOAD_FORMATS)
+        if self.quantization is not None:
+            _choice("quantization", self.quantization, QUANTIZATIONS)
         _choice("scheduling_policy", self.scheduling_policy, SCHEDULING_POLICIES)
         _choice("preemption_mode", self.preemption_mode, PREEMPTION_MODES)
+        if self.distributed_executor_backend is not None:
+            _choice("distributed_executor_backend", self.distributed_executor_backend, EXECUTOR_BACKENDS)
+        for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
+            _integer(name, getattr(self, name), 1)
+        if self.executor_backend == "uni" and self.num_ranks > 1:
+            raise ValueError(
+                f"distributed_executor_backend 'uni' is one process, and the parallel sizes ask for {self.num_ranks}: "
+                "use mp, or leave it out"
+            )
         _integer("block_size", self.block_size, 1, MAX_BLOCK_SIZE)
         _integer("max_num_seqs", self.max_num_seqs, 1)
         _integer("max_num_batched_tokens", self.max_num_batched_tokens, 1)
@@ -111,6 +135,33 @@ class EngineConfig:
                 f"max_num_batched_tokens ({self.max_num_batched_tokens}) must be at least max_num_seqs "
                 f"({self.max_num_seqs}): every running request needs one token of each step"
             )
+        self._check_speculation()
+
+    def _check_speculation(self) -> None:
+        speculation = self.speculation
+        if speculation is None:
+            return
+        if self.pipeline_parallel_size > 1:
+            raise ValueError("speculative_config needs pipeline_parallel_size 1: a draft waits for the last stage")
+        if speculation.method == "draft_model" and self.tensor_parallel_size > 1:
+            raise ValueError("speculative_config method draft_model needs tensor_parallel_size 1; ngram does not")
+
+    @property
+    def speculation(self) -> SpeculativeConfig | None:
+        """How tokens are drafted; None = not at all."""
+        return read_speculative_config(
+            self.speculative_config, self.speculative_model, self.num_speculative_tokens
+        )
+
+    @property
+    def num_ranks(self) -> int:
+        """Processes, or devices, that the parallel sizes ask for."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size * self.data_parallel_size
+
+    @property
+    def executor_backend(self) -> str:
+        """How the ranks are run: `distributed_executor_backend`, or what follows from the sizes."""
+        return self.distributed_executor_backend or ("uni" if self.num_ranks == 1 else "mp")
 
     def check_against(self, max_model_len: int) -> None:
         """Raise ValueError if a whole prompt could never be scheduled."""
@@ -119,6 +170,20 @@ class EngineConfig:
                 f"max_num_batched_tokens ({self.max_num_batched_tokens}) must be at least max_model_len "
                 f"({max_model_len}) when enable_chunked_prefill is off: a prompt is then computed in one step"
             )
+
+
+def load_model_config(config: EngineConfig) -> ModelConfig:
+    """What the model's folder says, with the overrides of `config`.
+
+    Raises:
+        ValueError: there is no such model, or it is not supported.
+    """
+    return ModelConfig.from_pretrained(
+        resolve_model(config.model),
+        revision=config.revision,
+        trust_remote_code=config.trust_remote_code,
+        hf_overrides=config.hf_overrides or None,
+    )
 
 
 def resolve_model(model: str) -> str:

@@ -20,9 +20,9 @@ from minivllm.core.step_checks import check_step
 from minivllm.input_processor import InputProcessor, Prompt
 from minivllm.output_processor import OutputProcessor
 from minivllm.outputs import BlockMap, EmbeddingRequestOutput, EngineStats, RequestOutput
+from minivllm.parts import REFERENCE, Parts
 from minivllm.pooler import Pooler
 from minivllm.pooling_params import PoolingParams
-from minivllm.parts import REFERENCE, Parts
 from minivllm.request import Request, RequestStatus
 from minivllm.sampling_params import BeamSearchParams, SamplingParams
 from minivllm.tokenizer import load_tokenizer

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from minivllm.config import EngineConfig, ModelConfig
+from minivllm.pooling_params import PoolingParams
 from minivllm.request import Request
 from minivllm.sampling.random import derive_seed
 from minivllm.sampling_params import BeamSearchParams, SamplingParams
@@ -32,9 +33,10 @@ class InputProcessor:
         """Raises ValueError if what comes along with a prompt is of the wrong type."""
         if not isinstance(request_id, str) or not request_id:
             raise ValueError(f"request_id must be a non-empty string, not {request_id!r}")
-        if not isinstance(params, (SamplingParams, BeamSearchParams)):
+        if not isinstance(params, (SamplingParams, BeamSearchParams, PoolingParams)):
             raise ValueError(
-                f"sampling_params must be SamplingParams or BeamSearchParams, not {type(params).__name__}"
+                "sampling_params must be SamplingParams, BeamSearchParams or PoolingParams, not "
+                f"{type(params).__name__}"
             )
         if not isinstance(priority, int) or isinstance(priority, bool):
             raise ValueError(f"priority must be an integer, not {priority!r}")

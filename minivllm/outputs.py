@@ -65,6 +65,30 @@ class RequestOutput:
 
 
 @dataclass(frozen=True)
+class EmbeddingOutput:
+    """A vector of length 1 for a whole text."""
+
+    embedding: list[float]
+
+    @property
+    def data(self) -> list[float]:
+        """The same, by the name that `LLM.encode` uses."""
+        return self.embedding
+
+
+@dataclass
+class EmbeddingRequestOutput:
+    """What `LLM.embed` gives for one text."""
+
+    request_id: str
+    outputs: EmbeddingOutput
+    prompt_token_ids: list[int]
+    finished: bool = True
+    metrics: RequestMetrics | None = None
+    num_cached_tokens: int = 0
+
+
+@dataclass(frozen=True)
 class BlockMap:
     """A snapshot of the KV cache's blocks, for pictures. Block 0 is the null block."""
 
@@ -107,4 +131,5 @@ class EngineStats:
     num_preemptions: int = 0
     num_prompt_tokens: int = 0
     num_generation_tokens: int = 0
+    num_step_tokens: int = 0  # that the latest step computed; no total
     finished: dict[str, int] = field(default_factory=dict)  # finish reason -> requests

@@ -51,6 +51,7 @@ class Request:
     parent_id: str | None = None  # of a request with n > 1, whose choice number `index` this is
     index: int = 0
     is_beam: bool = False  # its tokens are not sampled: the beam search appends them
+    is_pooling: bool = False  # wanted is the hidden state of its last token; the one token it samples is dropped
     priority: int = 0  # smaller is more urgent
     cache_salt: str | None = None  # only requests with the same salt share prefix blocks
     skip_prefix_cache: bool = False  # it needs logits of tokens that a hit would skip
@@ -65,6 +66,7 @@ class Request:
     spec_token_ids: list[int] = field(default_factory=list)  # drafts to be verified in the next step
     num_computed_tokens: int = 0
     num_cached_tokens: int = 0  # of the prompt, found in the prefix cache when first admitted
+    num_rejected_drafts: int = 0
     num_preemptions: int = 0
     num_in_flight: int = 0  # steps that were scheduled and have not returned
     first_scheduled_time: float | None = None

@@ -4,15 +4,37 @@ from __future__ import annotations
 
 import argparse
 
-from minivllm.bench import kv_waste, picture, prefix_caching, report, scheduler_cost, sharing, throughput
+from minivllm.bench import (
+    allocator_cost,
+    batching,
+    decode_floor,
+    kernels,
+    kv_waste,
+    parallel,
+    picture,
+    prefix_caching,
+    quantization,
+    report,
+    scheduler_cost,
+    serve,
+    sharing,
+    throughput,
+)
 
 COMMANDS = {
+    "kernels": kernels,
+    "decode-floor": decode_floor,
+    "quantization": quantization,
     "throughput": throughput,
+    "batching": batching,
     "kv-waste": kv_waste,
     "prefix-caching": prefix_caching,
     "sharing": sharing,
+    "serve": serve,
+    "parallel": parallel,
     "picture": picture,
     "scheduler-cost": scheduler_cost,
+    "allocator-cost": allocator_cost,
 }
 
 

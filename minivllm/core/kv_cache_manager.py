@@ -15,7 +15,7 @@ from minivllm.core.block import BlockHash, KVCacheBlock
 from minivllm.core.block_pool import NULL_BLOCK_ID, BlockPool
 from minivllm.core.block_table import BlockTable, cdiv
 from minivllm.core.integrity import check_integrity
-from minivllm.core.prefix_cache import hash_block_tokens
+from minivllm.core.prefix_cache import find_longest_cache_hit, hash_block_tokens
 from minivllm.core.request_hashes import RequestHashes
 from minivllm.core.scheduler_output import BlockOperations
 from minivllm.core.sharing import copy_on_write, fork_table, shared_blocks
@@ -74,6 +74,7 @@ class KVCacheManager:
         self._fork_table = parts.fork_table or fork_table
         self._shared_blocks = parts.shared_blocks or shared_blocks
         self._copy_on_write = parts.copy_on_write or copy_on_write
+        self._find_longest_cache_hit = parts.find_longest_cache_hit or find_longest_cache_hit
         self.swap_space = SwapSpace(num_swap_blocks)
         self.stats = PrefixCacheStats()
         self._tables: dict[str, BlockTable] = {}
@@ -108,15 +109,12 @@ class KVCacheManager:
         until the next allocation. A block is found only after it was computed (vLLM also finds blocks that are
         scheduled in the same step).
         """
-        found: list[KVCacheBlock] = []
         if not self.enable_caching or request.skip_prefix_cache:
-            return found
-        for block_hash in self._hashes.first(request, (request.num_tokens - 1) // self.block_size):
-            block = self.pool.get_cached_block(block_hash)
-            if block is None:
-                break
-            found.append(block)
-        return found
+            return []
+        hashes = self._hashes.first(request, request.num_tokens // self.block_size)
+        return self._find_longest_cache_hit(
+            hashes, request.num_tokens, self.block_size, self.pool.get_cached_block
+        )
 
     def next_hash(self, request: Request, num_blocks: int) -> BlockHash | None:
         """The hash of block number `num_blocks` of a request; None if the request could not use a cached one there."""
@@ -173,6 +171,19 @@ class KVCacheManager:
         updates += [(index, table[index].block_id) for index in range(first_new, len(table))]
         self._num_cached_blocks.setdefault(request.request_id, len(computed_blocks))
         return updates
+
+    def trim(self, request: Request) -> None:
+        """Give back the blocks behind the computed tokens: what drafts were written to, and a draft model's lookahead.
+
+        The worker is not told: it never looks behind the computed tokens, and the next allocation names the new blocks.
+        """
+        table = self._tables[request.request_id]
+        num_kept = cdiv(request.num_computed_tokens, self.block_size)
+        if num_kept < len(table):
+            kept = self._new_table(self.block_size)
+            kept.append(table[:num_kept])
+            self._tables[request.request_id] = kept
+            self.pool.free_blocks(reversed(table[num_kept:]))
 
     def record_lookup(self, request: Request, num_hit_tokens: int) -> None:
         """Count a prefix-cache look-up that led to an admission."""

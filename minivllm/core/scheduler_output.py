@@ -40,6 +40,9 @@ class SchedulerOutput:
     spec_token_ids: Mapping[str, Sequence[int]] = field(
         default_factory=dict
     )  # drafts among the scheduled tokens
+    num_lookahead_tokens: Mapping[str, int] = field(
+        default_factory=dict
+    )  # slots behind the scheduled tokens, where a draft model may write
     chosen_token_ids: Mapping[str, int] = field(
         default_factory=dict
     )  # last token of beams, in place of a sampled one
@@ -89,6 +92,7 @@ class StepBuilder:
         self.new_requests: list[NewRequestData] = []
         self.block_updates: dict[str, Sequence[tuple[int, int]]] = {}
         self.spec_token_ids: dict[str, Sequence[int]] = {}
+        self.num_lookahead: dict[str, int] = {}
         self.chosen_token_ids: dict[str, int] = {}
         self.preempted: list[str] = []
         self.pending_hashes: set[bytes] = set()  # blocks that this step computes
@@ -115,6 +119,7 @@ class StepBuilder:
             block_updates=self.block_updates,
             block_operations=operations,
             spec_token_ids=self.spec_token_ids,
+            num_lookahead_tokens=self.num_lookahead,
             chosen_token_ids=self.chosen_token_ids,
             preempted_request_ids=self.preempted,
             finished_request_ids=finished,

@@ -15,7 +15,7 @@ from minivllm.sampling.logits_processors import Pairs, Penalties
 
 @dataclass(frozen=True)
 class SamplingMetadata:
-    """Parameters of R rows. An optional field is None when no row uses it, so that its whole pass is skipped."""
+    """Parameters of R rows; a request whose drafts are verified has several. An optional field is None when no row uses it, so that its whole pass is skipped."""
 
     temperature: torch.Tensor  # [R] float32; 0 = greedy
     is_greedy: torch.Tensor  # [R] bool
@@ -33,7 +33,10 @@ class SamplingMetadata:
 
 
 class PairTable:
-    """(row of the batch, token id) pairs of all running requests, from which a step takes those of its own rows."""
+    """(row of the batch, token id) pairs of all running requests, from which a step takes those of its own rows.
+
+    The pairs come sorted by row.
+    """
 
     def __init__(self, pairs: Sequence[tuple[int, int]], values: Sequence[float] = ()) -> None:
         array = np.array(pairs, dtype=np.int64).reshape(-1, 2)
@@ -43,14 +46,13 @@ class PairTable:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def select(
-        self, index_of_row: np.ndarray, keep: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """(which of the pairs, their row's index in the step [n]); `index_of_row` is -1 for rows not in the step."""
-        index = index_of_row[self.rows]
-        wanted = index >= 0 if keep is None else (index >= 0) & keep
-        which = np.flatnonzero(wanted)
-        return which, index[which]
+    def select(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(which of the pairs [n], index in the step [n]) for the step's `rows` [R], which may name a row repeatedly."""
+        first = np.searchsorted(self.rows, rows)
+        counts = np.searchsorted(self.rows, rows, side="right") - first  # [R]
+        index = np.repeat(np.arange(len(rows)), counts)
+        which = np.arange(len(index)) + np.repeat(first - (counts.cumsum() - counts), counts)
+        return which, index
 
 
 class SamplingRows:
@@ -59,7 +61,6 @@ class SamplingRows:
     def __init__(self, requests: Sequence[Request], vocab_size: int, device: torch.device) -> None:
         self.device = device
         self.vocab_size = vocab_size
-        self.num_rows = len(requests)
         params = [r.sampling_params for r in requests]
 
         def column(values: Any, dtype: type) -> np.ndarray:
@@ -94,14 +95,12 @@ class SamplingRows:
         """The metadata of a step.
 
         Args:
-            rows: [R] which rows of the batch.
+            rows: [R] which rows of the batch; a row occurs once for each of its positions.
             num_tokens: [R] known tokens of each.
             token_ids: [max_num_seqs, max_model_len] of the whole batch; penalties and bad words look at them.
         """
         temperature = self.temperature[rows]
         positions = num_tokens.astype(np.int64) - self.num_prompt_tokens[rows]
-        index_of_row = np.full(self.num_rows, -1, dtype=np.int64)
-        index_of_row[rows] = np.arange(len(rows))
         return SamplingMetadata(
             temperature=self._tensor(temperature),
             is_greedy=self._tensor(temperature == 0),
@@ -111,9 +110,9 @@ class SamplingRows:
             min_p=self._optional(self.min_p[rows], 0.0),
             seeds=self.seeds[rows],
             positions=positions,
-            forbidden=self._forbidden(index_of_row, positions, num_tokens, token_ids),
-            allowed=self._allowed(rows, index_of_row),
-            bias=self._bias(index_of_row),
+            forbidden=self._forbidden(rows, positions, num_tokens, token_ids),
+            allowed=self._allowed(rows),
+            bias=self._bias(rows),
             penalties=self._penalties(rows, num_tokens, token_ids),
         )
 
@@ -128,7 +127,7 @@ class SamplingRows:
 
     def _forbidden(
         self,
-        index_of_row: np.ndarray,
+        rows: np.ndarray,
         positions: np.ndarray,
         num_tokens: np.ndarray,
         token_ids: np.ndarray | None,
@@ -136,13 +135,13 @@ class SamplingRows:
         """Stop tokens of requests that have fewer than `min_tokens`, and the last tokens of begun bad words."""
         indices, forbidden = [], []
         if len(self.stop_tokens):
-            which, index = self.stop_tokens.select(index_of_row)
+            which, index = self.stop_tokens.select(rows)
             early = positions[index] < self.min_tokens[self.stop_tokens.rows[which]]
             indices.append(index[early])
             forbidden.append(self.stop_tokens.token_ids[which[early]])
         if len(self.bad_words):
             assert token_ids is not None
-            which, index = self.bad_words.select(index_of_row)
+            which, index = self.bad_words.select(rows)
             begun = self._bad_words_begun(which, num_tokens[index], token_ids)
             indices.append(index[begun])
             forbidden.append(self.bad_words.token_ids[which[begun]])
@@ -162,17 +161,17 @@ class SamplingRows:
         tail = token_ids[rows[:, None], places.clip(0)]
         return ((starts < 0) | (in_output & (tail == starts))).all(axis=1)
 
-    def _allowed(self, rows: np.ndarray, index_of_row: np.ndarray) -> tuple[torch.Tensor, Pairs] | None:
+    def _allowed(self, rows: np.ndarray) -> tuple[torch.Tensor, Pairs] | None:
         if not self.is_restricted[rows].any():
             return None
-        which, index = self.allowed.select(index_of_row)
+        which, index = self.allowed.select(rows)
         restricted = np.flatnonzero(self.is_restricted[rows])
         return self._tensor(restricted), self._pairs(index, self.allowed.token_ids[which])
 
-    def _bias(self, index_of_row: np.ndarray) -> tuple[Pairs, torch.Tensor] | None:
+    def _bias(self, rows: np.ndarray) -> tuple[Pairs, torch.Tensor] | None:
         if not len(self.bias):
             return None
-        which, index = self.bias.select(index_of_row)
+        which, index = self.bias.select(rows)
         return self._pairs(index, self.bias.token_ids[which]), self._tensor(self.bias.values[which])
 
     def _penalties(

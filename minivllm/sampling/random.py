@@ -21,18 +21,25 @@ def _mix(z: np.ndarray) -> np.ndarray:
     return z ^ (z >> np.uint64(31))
 
 
-def uniform(seeds: np.ndarray, positions: np.ndarray) -> np.ndarray:
+# Streams: a position may need several numbers that know nothing of one another.
+DRAW, DRAFT, ACCEPT = 0, 1, 2  # for the token itself, for a draft model's guess, for accepting a draft
+
+
+def uniform(seeds: np.ndarray, positions: np.ndarray, stream: int = DRAW) -> np.ndarray:
     """One number in [0, 1) for each (seed, output position).
 
     Args:
         seeds: [R] int64.
         positions: [R] int64, how many tokens the request had generated before this draw.
+        stream: what the number is for.
 
     Returns:
         [R] float64 with 53 random bits each.
     """
     state = _mix(seeds.astype(np.int64).view(np.uint64) + _GOLDEN)
     state = _mix(state ^ (positions.astype(np.int64).view(np.uint64) * _GOLDEN + _GOLDEN))
+    if stream:
+        state = _mix(state ^ np.uint64(stream))
     return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 
+from minivllm.parts import REFERENCE, Parts
 from minivllm.sampling.logits_processors import (
     NEVER,
     add_bias,
@@ -18,11 +19,18 @@ from minivllm.sampling.logits_processors import (
     forbid,
 )
 from minivllm.sampling.metadata import SamplingMetadata
-from minivllm.sampling.random import uniform
+from minivllm.sampling.random import DRAW, uniform
 
 
 class Sampler:
-    """Chooses one token for each row."""
+    """Chooses one token for each row. `parts` may replace the functions below and `apply_penalties`."""
+
+    def __init__(self, parts: Parts = REFERENCE) -> None:
+        self._greedy_pick = parts.greedy_pick or greedy_pick
+        self._apply_penalties = parts.apply_penalties or apply_penalties
+        self._apply_min_p = parts.apply_min_p or apply_min_p
+        self._apply_top_k_top_p = parts.apply_top_k_top_p or apply_top_k_top_p
+        self._draw_token = parts.draw or draw
 
     def __call__(self, logits: torch.Tensor, metadata: SamplingMetadata) -> torch.Tensor:
         """Sample.
@@ -35,10 +43,28 @@ class Sampler:
             [R] int64 token ids.
         """
         logits = self._process(logits.float(), metadata)
-        greedy = logits.argmax(dim=-1)  # the first of equals, that is the lowest id
+        greedy = self._greedy_pick(logits)
         if metadata.all_greedy:
             return greedy
-        return torch.where(metadata.is_greedy, greedy, self._draw(logits, metadata))
+        drawn = self.draw(self._warp(logits, metadata).softmax(dim=-1), metadata)
+        return torch.where(metadata.is_greedy, greedy, drawn)
+
+    def probabilities(self, logits: torch.Tensor, metadata: SamplingMetadata) -> torch.Tensor:
+        """The distribution that `__call__` draws from; all of it on one token where a row is greedy.
+
+        logits [R, V] -> [R, V] float32.
+        """
+        logits = self._process(logits.float(), metadata)
+        picked = torch.zeros_like(logits).scatter_(1, self._greedy_pick(logits)[:, None], 1.0)
+        if metadata.all_greedy:
+            return picked
+        probs = self._warp(logits, metadata).softmax(dim=-1)
+        return torch.where(metadata.is_greedy[:, None], picked, probs)
+
+    def draw(self, probs: torch.Tensor, metadata: SamplingMetadata, stream: int = DRAW) -> torch.Tensor:
+        """A token of each row of probs [R, V], which need not add up to 1, by the row's seed and position -> [R]."""
+        random = torch.from_numpy(uniform(metadata.seeds, metadata.positions, stream)).to(probs.device)
+        return self._draw_token(probs, random)
 
     def _process(self, logits: torch.Tensor, metadata: SamplingMetadata) -> torch.Tensor:
         if metadata.grammar is not None:
@@ -50,18 +76,22 @@ class Sampler:
         if metadata.bias is not None:
             logits = add_bias(logits, *metadata.bias)
         if metadata.penalties is not None:
-            logits = apply_penalties(logits, metadata.penalties)
+            logits = self._apply_penalties(logits, metadata.penalties)
         return logits
 
-    def _draw(self, logits: torch.Tensor, metadata: SamplingMetadata) -> torch.Tensor:
+    def _warp(self, logits: torch.Tensor, metadata: SamplingMetadata) -> torch.Tensor:
         temperature = torch.where(metadata.is_greedy, 1.0, metadata.temperature)
         logits = logits / temperature[:, None]
         if metadata.min_p is not None:
-            logits = apply_min_p(logits, metadata.min_p)
+            logits = self._apply_min_p(logits, metadata.min_p)
         if metadata.top_k is not None or metadata.top_p is not None:
-            logits = apply_top_k_top_p(logits, metadata.top_k, metadata.top_p)
-        random = torch.from_numpy(uniform(metadata.seeds, metadata.positions)).to(logits.device)
-        return draw(logits.softmax(dim=-1), random)
+            logits = self._apply_top_k_top_p(logits, metadata.top_k, metadata.top_p)
+        return logits
+
+
+def greedy_pick(logits: torch.Tensor) -> torch.Tensor:
+    """The most likely token of each row, the one with the lowest id among equals. logits [R, V] -> [R] int64."""
+    return logits.argmax(dim=-1)  # the first of equals
 
 
 def apply_min_p(logits: torch.Tensor, min_p: torch.Tensor) -> torch.Tensor:

@@ -9,19 +9,23 @@ XGrammar (2024).
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llguidance import LLMatcher, LLParserLimits
 from llguidance.hf import from_tokenizer
 
-from minivllm.request import Request
+from minivllm.request import Request, RequestStatus
 from minivllm.sampling_params import StructuredOutputsParams
 
+logger = logging.getLogger(__name__)
 MAX_GRAMMAR_CHARS = 100_000
 MAX_JSON_DEPTH = 64
 COMPACT: Any = {"whitespace_flexible": False}  # a small model that may put spaces puts nothing else
-LIMITS = LLParserLimits(initial_lexer_fuel=1_000_000, step_lexer_fuel=200_000, max_grammar_size=500_000)
+LIMITS = LLParserLimits(
+    initial_lexer_fuel=1_000_000, step_lexer_fuel=200_000, max_grammar_size=500_000, max_items_in_row=20_000
+)
 
 
 class StructuredOutputManager:
@@ -63,14 +67,18 @@ class StructuredOutputManager:
             if (matcher := self._matchers.get(i)) is not None
         }
 
-    def advance(self, request: Request, token_ids: Sequence[int]) -> bool:
-        """Walk on over sampled tokens. True when the text is complete and nothing can follow."""
+    def advance(self, request: Request, token_ids: Sequence[int]) -> RequestStatus | None:
+        """Walk on over sampled tokens. Says how the request ends, if it does: text complete, or grammar failed.
+
+        A grammar fails when a step of it would cost more than LIMITS allow. That is the end of this request alone.
+        """
         matcher = self._matchers.get(request.request_id)
         if matcher is None or request.status.is_finished:
-            return False
-        accepted = matcher.consume_tokens(list(token_ids))
-        assert accepted, "a token was sampled that the grammar forbids"
-        return bool(matcher.is_stopped())
+            return None
+        if not matcher.consume_tokens(list(token_ids)):
+            logger.warning("A grammar could not be followed: %s", matcher.get_error().splitlines()[:1])
+            return RequestStatus.FINISHED_ERROR
+        return RequestStatus.FINISHED_STOPPED if matcher.is_stopped() else None
 
     def discard(self, requests: Iterable[Request]) -> None:
         """The requests are over."""

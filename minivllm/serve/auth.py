@@ -1,4 +1,4 @@
-"""ApiKeyGuard: with --api-key every route asks for a key, but for health checks and the page's own files."""
+"""ApiKeyGuard: with --api-key every route asks for a key, but for the few that are listed here."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from minivllm.serve.errors import error_body, error_response
 
-OPEN_PATHS = frozenset(
-    {"/health", "/ping", "/"}
-)  # a supervisor's checks, and the page, which holds no secret
+# A supervisor's checks, Prometheus, and the page, which holds no secret. Nothing here tells what anybody asked.
+OPEN_PATHS = frozenset({"/", "/health", "/ping", "/version", "/load", "/metrics"})
 OPEN_PREFIX = "/static/"
 
 

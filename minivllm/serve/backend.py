@@ -7,34 +7,44 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, cast
 
-from minivllm.async_engine import AsyncLLMEngine, RequestStream
-from minivllm.outputs import RequestOutput
-from minivllm.sampling_params import RequestOutputKind, SamplingParams, sampling_defaults
+from minivllm.async_engine import AsyncLLMEngine
+from minivllm.core.scheduler import QueueFullError
+from minivllm.outputs import EmbeddingRequestOutput, RequestOutput
+from minivllm.pooling_params import PoolingParams
+from minivllm.request_stream import EngineOutput, RequestStream
+from minivllm.sampling_params import (
+    BeamSearchParams,
+    SamplingParams,
+    StructuredOutputsParams,
+    sampling_defaults,
+)
 from minivllm.serve.errors import APIError, bad_request
 from minivllm.serve.metrics import ServerMetrics
-from minivllm.serve.protocol import PromptTokensDetails, SamplingFields, Usage
+from minivllm.serve.params import beam_search_params, form_of, sampling_params
+from minivllm.serve.protocol import SamplingFields, StreamOptions
 from minivllm.serve.rendering import Renderer
+from minivllm.serve.responses import PromptTokensDetails, Usage
 from minivllm.serve.settings import ServerSettings
+from minivllm.serve.tracking import ServerLoad
 
 DEFAULT_MAX_TOKENS = 16  # of a completion; a chat may fill the context
-_PASSED_ON = (
-    *(
-        "n",
-        "temperature",
-        "top_p",
-        "top_k",
-        "min_p",
-        "seed",
-        "min_tokens",
-        "stop",
-        "stop_token_ids",
-        "ignore_eos",
-    ),
-    *("presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias", "allowed_token_ids"),
-    *("bad_words", "include_stop_str_in_output", "skip_special_tokens"),
-)
+EngineParams = SamplingParams | BeamSearchParams | PoolingParams
+
+
+class Truncation(Protocol):
+    """A request that says how its prompt may be cut."""
+
+    truncate_prompt_tokens: int | None
+    truncation_side: str
+
+
+class Placement(Protocol):
+    """A request that says how it wants to be called and queued."""
+
+    request_id: str | None
+    priority: int
 
 
 @dataclass(frozen=True)
@@ -52,11 +62,11 @@ class Job:
         for stream in self.streams:
             stream.abort()
 
-    async def results(self) -> list[RequestOutput]:
+    async def results(self) -> list[Any]:
         """The finished output of each prompt; with the first error, or when cancelled, all are aborted."""
 
-        async def last(stream: RequestStream) -> RequestOutput:
-            return [output async for output in stream][-1]
+        async def last(stream: RequestStream) -> EngineOutput:
+            return [check_output(output) async for output in stream][-1]
 
         try:
             return list(await asyncio.gather(*map(last, self.streams)))
@@ -71,7 +81,8 @@ class Backend:
         self.engine = engine
         self.settings = settings
         self.metrics = metrics
-        self.renderer = Renderer(engine.tokenizer, engine.max_model_len)
+        self.renderer = Renderer(engine.tokenizer, engine.max_model_len, settings.chat_template)
+        self.load = ServerLoad()
         self.created = int(time.time())
         self._defaults = sampling_defaults(engine.model_config.generation_defaults)
         self._max_tokens_limit: int | None = engine.model_config.generation_defaults.get("max_new_tokens")
@@ -99,12 +110,17 @@ class Backend:
         if (error := self.engine.dead_error) is not None:
             raise error
 
-    def fit(self, token_ids: list[int], request: SamplingFields, param: str) -> list[int]:
-        """The prompt, truncated if the request says so; 400 when it leaves no room for an answer."""
+    def fit(self, token_ids: list[int], request: Truncation, param: str, room: int = 1) -> list[int]:
+        """The prompt, truncated if the request says so; 400 when it leaves no room for an answer.
+
+        Args:
+            token_ids: of the prompt. request: may ask to keep only so many of them (-1: as many as leave `room`).
+            param: the field that holds the prompt. room: tokens that the answer wants.
+        """
         limit = self.engine.max_model_len
         keep = request.truncate_prompt_tokens
         if keep is not None:
-            keep = max(1, limit - max(1, request.max_tokens or 1)) if keep == -1 else keep
+            keep = max(1, limit - max(1, room)) if keep == -1 else keep
             if keep == 0:
                 raise bad_request("truncate_prompt_tokens must be -1 or at least 1: nothing would be left")
             token_ids = token_ids[-keep:] if request.truncation_side == "left" else token_ids[:keep]
@@ -116,30 +132,58 @@ class Backend:
             )
         return token_ids
 
-    def sampling_params(self, request: SamplingFields, max_tokens: int, **more: Any) -> SamplingParams:
-        """The request's own values over the model's recommendation over the defaults of SamplingParams."""
-        own = {name: getattr(request, name) for name in _PASSED_ON if getattr(request, name) is not None}
-        values = {**self._defaults, **own}
+    async def encode(
+        self, texts: list[str] | list[list[int]], param: str, add_special_tokens: bool, *, must_fit: bool
+    ) -> list[list[int]]:
+        """Texts as token ids; token ids stay what they are. 400 for what cannot be encoded."""
+        if not isinstance(texts[0], str):
+            return cast(list[list[int]], texts)
+        try:
+            return await self.renderer.encode(cast(list[str], texts), add_special_tokens, must_fit=must_fit)
+        except ValueError as error:
+            raise bad_request(str(error), param) from error
+
+    def form(self, request: SamplingFields) -> StructuredOutputsParams | None:
+        """The form that the answer must have; 400 if the request contradicts itself."""
+        try:
+            return form_of(request)
+        except ValueError as error:
+            raise bad_request(str(error)) from error
+
+    def tokens_as_ids(self, request: SamplingFields) -> bool:
+        """Are log-probabilities to name tokens by their ids?"""
+        if request.return_tokens_as_token_ids is None:
+            return self.settings.return_tokens_as_token_ids
+        return request.return_tokens_as_token_ids
+
+    def params(
+        self,
+        request: SamplingFields,
+        max_tokens: int,
+        *,
+        logprobs: int | None,
+        form: StructuredOutputsParams | None,
+    ) -> SamplingParams | BeamSearchParams:
+        """What the engine is told to do with each prompt of the request; 400 if it makes no sense."""
         if self._max_tokens_limit is not None:
             max_tokens = min(max_tokens, self._max_tokens_limit)
-        kind = RequestOutputKind.DELTA if request.stream else RequestOutputKind.FINAL_ONLY
+        if request.stream and self.settings.enable_force_include_usage:
+            request.stream_options = StreamOptions(include_usage=True)
         try:
-            return SamplingParams(max_tokens=max_tokens, output_kind=kind, **values, **more)
+            if request.use_beam_search:
+                return beam_search_params(request, max_tokens)
+            return sampling_params(request, self._defaults, max_tokens, logprobs, form)
         except ValueError as error:
             raise bad_request(str(error)) from error
 
     async def start(
-        self,
-        kind: str,
-        prompts: Sequence[list[int]],
-        params: Sequence[SamplingParams],
-        request: SamplingFields,
+        self, kind: str, prompts: Sequence[list[int]], params: Sequence[EngineParams], request: Placement
     ) -> Job:
         """Bring the prompts into the engine; when one is refused, none is run."""
-        job_id = f"{kind}-{uuid.uuid4().hex}"
-        options = {"priority": request.priority, "cache_salt": request.cache_salt}
+        job_id = f"{kind}-{request.request_id or uuid.uuid4().hex}"
+        options = {"priority": request.priority, "cache_salt": getattr(request, "cache_salt", None)}
         streams: list[RequestStream] = []
-        job = Job(job_id, self.model_name, int(time.time()), streams, params[0].n)
+        job = Job(job_id, self.model_name, int(time.time()), streams, num_choices(params[0]))
         try:
             for index, (token_ids, one) in enumerate(zip(prompts, params, strict=True)):
                 prompt = {"prompt_token_ids": token_ids}
@@ -148,13 +192,17 @@ class Backend:
                 await stream.wait_until_admitted()
         except BaseException as error:  # also a cancellation: whatever was sent is taken back
             job.abort()
+            if isinstance(error, QueueFullError):
+                self.metrics.on_queue_full()
             if isinstance(error, ValueError):
                 raise bad_request(str(error)) from error
             raise
         self.metrics.on_start(params)
         return job
 
-    def usage(self, outputs: Sequence[RequestOutput], completion_tokens: int) -> Usage:
+    def usage(
+        self, outputs: Sequence[RequestOutput | EmbeddingRequestOutput], completion_tokens: int
+    ) -> Usage:
         """Tokens read by the given requests (one output of each will do) and written."""
         prompt_tokens = sum(len(output.prompt_token_ids) for output in outputs)
         usage = Usage(
@@ -166,3 +214,21 @@ class Backend:
             cached = sum(output.num_cached_tokens for output in outputs)
             usage.prompt_tokens_details = PromptTokensDetails(cached_tokens=cached)
         return usage
+
+
+def check_output(output: EngineOutput) -> EngineOutput:
+    """Raises APIError if the engine gave a choice up, which it does for grammars that cost too much to follow."""
+    if isinstance(output, RequestOutput) and any(one.finish_reason == "error" for one in output.outputs):
+        raise APIError(
+            400,
+            "structured_outputs asks for a form that became too expensive to follow: make the grammar simpler.",
+            param="structured_outputs",
+        )
+    return output
+
+
+def num_choices(params: EngineParams) -> int:
+    """How many choices a prompt gets."""
+    if isinstance(params, BeamSearchParams):
+        return params.beam_width
+    return params.n if isinstance(params, SamplingParams) else 1

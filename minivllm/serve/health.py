@@ -1,4 +1,4 @@
-"""GET /health, /ping, /version, /status and /metrics: how the server is."""
+"""GET /health, /ping, /version, /load, /status and /metrics: how the server is."""
 
 from __future__ import annotations
 
@@ -30,6 +30,12 @@ def health_router(backend: Backend) -> APIRouter:
         """The version of minivllm."""
         return {"version": __version__}
 
+    @router.get("/load")
+    async def load() -> dict[str, int]:
+        """Requests that are being answered; 0 unless --enable-server-load-tracking is set, as in vLLM."""
+        is_tracked = backend.settings.enable_server_load_tracking
+        return {"server_load": backend.load.num_requests if is_tracked else 0}
+
     @router.get("/metrics")
     async def metrics() -> Response:
         """Everything Prometheus asks for."""
@@ -48,6 +54,7 @@ def health_router(backend: Backend) -> APIRouter:
             "num_blocks": stats.num_gpu_blocks - 1,  # block 0 is the null block, which holds nothing
             "max_model_len": backend.engine.max_model_len,
             "default_temperature": backend.default_temperature,
+            "has_xray": backend.settings.enable_xray,
         }
 
     return router

@@ -1,7 +1,8 @@
-"""BodyLimit: what is refused before any of it is parsed. A plain ASGI layer: streams pass untouched."""
+"""BodyLimit and HeaderLimit: what is refused before any of it is parsed. Plain ASGI layers: streams pass untouched."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from email.message import Message as Header
@@ -15,15 +16,16 @@ _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
 class BodyLimit:
-    """Answers 413 to a body of more than `max_bytes`, and 400 to one that does not say it is JSON.
+    """Answers 413 to a body of more than `max_bytes`, 408 to a slow one, and 400 to one that does not say it is JSON.
 
     Asking for JSON is also what keeps other web pages out: a browser sends `application/json` across
     origins only after a preflight, which this server does not grant.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, seconds: float) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through with its body read, or answer 400 or 413."""
@@ -35,7 +37,14 @@ class BodyLimit:
         if length.isdigit() and int(length[:20]) > self._max_bytes:
             await self._refuse_size(scope, receive, send)
             return
-        body = await self._read(receive)
+        try:
+            async with asyncio.timeout(self._seconds):
+                body = await self._read(receive)
+        except TimeoutError:
+            message = f"The body did not arrive within {self._seconds:g} seconds."
+            headers = {"Connection": "close"}
+            await error_response(408, error_body(408, message), headers)(scope, receive, send)
+            return
         if body is None:
             await self._refuse_size(scope, receive, send)
         elif body and not _is_json(headers.get(b"content-type", b"")):
@@ -66,6 +75,24 @@ class BodyLimit:
     async def _refuse_size(self, scope: Scope, receive: Receive, send: Send) -> None:
         message = f"The body is larger than the {self._max_bytes} bytes that this server accepts."
         await error_response(413, error_body(413, message))(scope, receive, send)
+
+
+class HeaderLimit:
+    """Answers 431 to a request of more than `max_count` headers. (Their size is bounded by uvicorn.)"""
+
+    def __init__(self, app: ASGIApp, max_count: int) -> None:
+        self._app = app
+        self._max_count = max_count
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the request through, or answer 431."""
+        if scope["type"] == "http" and len(scope["headers"]) > self._max_count:
+            message = (
+                f"The request has {len(scope['headers'])} headers; at most {self._max_count} are accepted."
+            )
+            await error_response(431, error_body(431, message))(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 def _refuse(message: str) -> ASGIApp:

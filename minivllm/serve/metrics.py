@@ -7,11 +7,12 @@ thread, step by step, so that a slow client cannot distort a latency. All live i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
+    Counter,
     GCCollector,
     Histogram,
     PlatformCollector,
@@ -21,122 +22,20 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from minivllm.outputs import EngineStats, RequestMetrics, RequestOutput
-from minivllm.sampling_params import SamplingParams
-
-LABELS = ("model_name", "engine")
-FINISH_REASONS = ("stop", "length", "abort", "error")
-_TTFT = (
-    0.001,
-    0.005,
-    0.01,
-    0.02,
-    0.04,
-    0.06,
-    0.08,
-    0.1,
-    0.25,
-    0.5,
-    0.75,
-    1,
-    2.5,
-    5,
-    7.5,
-    10,
-    20,
-    40,
-    80,
-    160,
-    640,
-)
-_PER_TOKEN = (
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.075,
-    0.1,
-    0.15,
-    0.2,
-    0.3,
-    0.4,
-    0.5,
-    0.75,
-    1,
-    2.5,
-    5,
-    10,
-    40,
-)
-_REQUEST = (
-    *(
-        0.01,
-        0.03,
-        0.1,
-        0.3,
-        0.5,
-        0.8,
-        1,
-        1.5,
-        2,
-        2.5,
-        5,
-        10,
-        15,
-        20,
-        30,
-        40,
-        50,
-        60,
-        120,
-        240,
-        480,
-        960,
-        1920,
-    ),
-    7680,
-)
-# name, help, buckets in seconds (None: a count of tokens)
-HISTOGRAMS = (
-    ("time_to_first_token_seconds", "Arrival to the first token.", _TTFT),
-    ("inter_token_latency_seconds", "From one token of a request to its next.", _PER_TOKEN),
-    (
-        "request_time_per_output_token_seconds",
-        "Mean time per token after the first, of a request.",
-        _PER_TOKEN,
-    ),
-    ("e2e_request_latency_seconds", "Arrival to the last token.", _REQUEST),
-    ("request_queue_time_seconds", "Arrival to the first schedule.", _REQUEST),
-    ("request_prefill_time_seconds", "First schedule to the first token.", _REQUEST),
-    ("request_decode_time_seconds", "First to last token.", _REQUEST),
-    ("request_inference_time_seconds", "First schedule to the last token.", _REQUEST),
-    ("request_prompt_tokens", "Prompt tokens of a request.", None),
-    ("request_generation_tokens", "Generated tokens of a request.", None),
-    ("request_params_max_tokens", "max_tokens of a request.", None),
-    ("request_params_n", "n of a request.", (1, 2, 5, 10, 20)),
-)
-GAUGES: tuple[tuple[str, str, Callable[[EngineStats], float]], ...] = (
-    ("num_requests_running", "Requests in the running batch.", lambda s: s.num_running_reqs),
-    ("num_requests_waiting", "Requests that wait to be scheduled.", lambda s: s.num_waiting_reqs),
-    ("kv_cache_usage_perc", "Share of KV cache blocks in use, 0 to 1.", lambda s: s.kv_cache_usage),
-)
-COUNTERS: tuple[tuple[str, str, Callable[[EngineStats], float]], ...] = (
-    ("prefix_cache_queries", "Tokens looked up in the prefix cache.", lambda s: s.prefix_cache_queries),
-    ("prefix_cache_hits", "Tokens found in the prefix cache.", lambda s: s.prefix_cache_hits),
-    ("num_preemptions", "Requests put back because blocks ran out.", lambda s: s.num_preemptions),
-    ("prompt_tokens", "Prompt tokens processed.", lambda s: s.num_prompt_tokens),
-    ("generation_tokens", "Tokens generated.", lambda s: s.num_generation_tokens),
-)
+from minivllm.outputs import CompletionOutput, EngineStats, RequestMetrics, RequestOutput
+from minivllm.pooling_params import PoolingParams
+from minivllm.request_stream import EngineOutput
+from minivllm.sampling_params import BeamSearchParams, SamplingParams
+from minivllm.serve.http_metrics import HttpMetrics
+from minivllm.serve.metric_tables import COUNTERS, FINISH_REASONS, GAUGES, HISTOGRAMS, LABELS, token_buckets
 
 
 @dataclass
 class _Progress:
-    """A request that streams: when its latest token came, and how many there were."""
+    """A request under way: when the latest token of each choice came, and how many there were."""
 
-    last_token_time: float
-    num_tokens: int
+    last_token_times: dict[int, float] = field(default_factory=dict)
+    num_tokens: dict[int, int] = field(default_factory=dict)
 
 
 class ServerMetrics:
@@ -160,11 +59,22 @@ class ServerMetrics:
                 text,
                 LABELS,
                 registry=self._registry,
-                buckets=buckets or _token_buckets(max_model_len),
+                buckets=buckets or token_buckets(max_model_len),
             ).labels(*self._labels)
             for name, text, buckets in HISTOGRAMS
         }
+        self._cached = Counter(
+            "vllm:prompt_tokens_cached", "Prompt tokens from the cache.", LABELS, registry=self._registry
+        ).labels(*self._labels)
+        self._rejections = Counter(
+            "vllm:admission_rejections",
+            "Requests that were refused.",
+            (*LABELS, "reason"),
+            registry=self._registry,
+        )
+        self._rejections.labels(*self._labels, "queue_full")
         self._registry.register(_StatsCollector(self._labels, stats, cache_config))
+        self.http = HttpMetrics(self._registry)
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         GCCollector(registry=self._registry)
@@ -173,19 +83,31 @@ class ServerMetrics:
         """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
-    def on_start(self, params: Sequence[SamplingParams]) -> None:
+    def on_start(self, params: Sequence[SamplingParams | BeamSearchParams | PoolingParams]) -> None:
         """Requests were admitted."""
         for one in params:
-            self._observe("request_params_n", one.n)
+            if isinstance(one, PoolingParams):
+                continue
+            self._observe("request_params_n", one.n if isinstance(one, SamplingParams) else one.beam_width)
             if one.max_tokens is not None:
                 self._observe("request_params_max_tokens", one.max_tokens)
 
-    def on_step(self, outputs: Sequence[RequestOutput], stats: EngineStats, now: float) -> None:
+    def on_queue_full(self) -> None:
+        """A request was refused, because too many wait."""
+        self._rejections.labels(*self._labels, "queue_full").inc()
+
+    def on_step(self, outputs: Sequence[EngineOutput], stats: EngineStats, now: float) -> None:
         """Fill the histograms; see StepObserver."""
+        if stats.num_step_tokens:
+            self._observe("iteration_tokens_total", stats.num_step_tokens)
         for output in outputs:
-            self._count_tokens(output, now)
+            if not isinstance(output, RequestOutput):
+                self._observe("request_prompt_tokens", len(output.prompt_token_ids))
+                continue
+            progress = self._progress.setdefault(output.request_id, _Progress())
+            self._count_tokens(output, progress, now)
             if output.finished:
-                self._finish(output, self._progress.pop(output.request_id, None))
+                self._finish(output, self._progress.pop(output.request_id))
 
     def on_abort(self, request_id: str) -> None:
         """Forget the request; see StepObserver."""
@@ -194,30 +116,34 @@ class ServerMetrics:
     def _observe(self, name: str, value: float) -> None:
         self._histograms[name].observe(value)
 
-    def _count_tokens(self, output: RequestOutput, now: float) -> None:
-        num_new = sum(len(one.token_ids) for one in output.outputs)
-        if not num_new:
-            return
-        progress = self._progress.get(output.request_id)
-        if progress is not None:
-            self._observe("inter_token_latency_seconds", now - progress.last_token_time)
-            progress.last_token_time = now
-            progress.num_tokens += num_new
-            return
-        self._progress[output.request_id] = _Progress(now, num_new)
+    def _count_tokens(self, output: RequestOutput, progress: _Progress, now: float) -> None:
         times = output.metrics
-        if times is not None and times.first_token_time is not None:
-            self._observe("time_to_first_token_seconds", times.first_token_time - times.arrival_time)
-            if output.finished and num_new > 1:  # it came in one piece: only the mean of its pace is known
-                for _ in range(num_new - 1):
-                    self._observe(
-                        "inter_token_latency_seconds", (now - times.first_token_time) / (num_new - 1)
-                    )
+        first = times.first_token_time if times else None
+        is_first = not progress.num_tokens
+        for one in filter(lambda one: one.token_ids, output.outputs):
+            self._count_intervals(one, progress, first, now)
+            progress.last_token_times[one.index] = now
+            progress.num_tokens[one.index] = progress.num_tokens.get(one.index, 0) + len(one.token_ids)
+        if is_first and progress.num_tokens and times is not None and first is not None:
+            self._observe("time_to_first_token_seconds", first - times.arrival_time)
 
-    def _finish(self, output: RequestOutput, progress: _Progress | None) -> None:
-        num_tokens = progress.num_tokens if progress else 0
-        self._observe("request_prompt_tokens", len(output.prompt_token_ids))
+    def _count_intervals(
+        self, one: CompletionOutput, progress: _Progress, first: float | None, now: float
+    ) -> None:
+        """One interval for each token after a choice's first. Of tokens that come together only the mean is known."""
+        last = progress.last_token_times.get(one.index)
+        num_intervals = len(one.token_ids) - (last is None)
+        since = first if last is None else last
+        for _ in range(num_intervals if since is not None else 0):
+            self._observe("inter_token_latency_seconds", (now - (since or now)) / num_intervals)
+
+    def _finish(self, output: RequestOutput, progress: _Progress) -> None:
+        num_tokens, num_prompt = sum(progress.num_tokens.values()), len(output.prompt_token_ids)
+        self._observe("request_prompt_tokens", num_prompt)
         self._observe("request_generation_tokens", num_tokens)
+        self._observe("request_max_num_generation_tokens", max(progress.num_tokens.values(), default=0))
+        self._observe("request_prefill_kv_computed_tokens", num_prompt - output.num_cached_tokens)
+        self._cached.inc(output.num_cached_tokens)
         if output.metrics is not None:
             self._observe_times(output.metrics, num_tokens)
 
@@ -267,9 +193,3 @@ class _StatsCollector(Collector):
         )
         info.add_metric((self._labels[1], *self._cache_config.values()), 1)
         yield info
-
-
-def _token_buckets(max_model_len: int) -> tuple[int, ...]:
-    """1, 2, 5, 10, 20, 50 ... up to the length of the context."""
-    buckets = [step * 10**power for power in range(9) for step in (1, 2, 5)]
-    return tuple(bucket for bucket in buckets if bucket <= max_model_len) or (1,)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from minivllm.serve.backend import Backend
-from minivllm.serve.protocol import ModelCard, ModelList
+from minivllm.serve.responses import ModelCard, ModelList
 
 
 def models_router(backend: Backend) -> APIRouter:

@@ -1,18 +1,27 @@
-"""GET / and /static/*: the chat page. Its files are read once from the package, and no others can be asked for."""
+"""GET /, /static/*, /xray and /docs: the page, what it watches, and the reference. Nothing comes from the web."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from importlib.resources import files
 
 from fastapi import APIRouter
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from minivllm.serve.errors import APIError
+from minivllm.serve.xray import XrayFeed
 
 MEDIA_TYPES = {
     "index.html": "text/html; charset=utf-8",
-    "chat.css": "text/css; charset=utf-8",
+    "page.css": "text/css; charset=utf-8",
+    "xray.css": "text/css; charset=utf-8",
+    "api.js": "text/javascript; charset=utf-8",
     "chat.js": "text/javascript; charset=utf-8",
+    "xray.js": "text/javascript; charset=utf-8",
+    "xray-state.js": "text/javascript; charset=utf-8",
+    "xray-draw.js": "text/javascript; charset=utf-8",
+    "docs.html": "text/html; charset=utf-8",
+    "docs.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
 HEADERS = {
@@ -26,9 +35,9 @@ HEADERS = {
 }
 
 
-def page_router() -> APIRouter:
-    """The routes; the files are read here."""
-    router = APIRouter()
+def page_router(feed: XrayFeed | None, *, with_docs: bool) -> APIRouter:
+    """The routes; the files are read here. Without `feed` there is nothing to watch."""
+    router = APIRouter(include_in_schema=False)
     folder = files("minivllm.serve").joinpath("static")
     contents = {name: folder.joinpath(name).read_bytes() for name in MEDIA_TYPES}
 
@@ -37,12 +46,37 @@ def page_router() -> APIRouter:
             raise APIError(404, f"This server has no route /static/{name[:200]}")
         return Response(contents[name], media_type=MEDIA_TYPES[name], headers=HEADERS)
 
-    @router.get("/", include_in_schema=False)
+    @router.get("/")
     async def index() -> Response:
         return asset("index.html")
 
-    @router.get("/static/{name}", include_in_schema=False)
+    @router.get("/static/{name}")
     async def static(name: str) -> Response:
         return asset(name)
 
+    if with_docs:
+
+        @router.get("/docs")
+        async def docs() -> Response:
+            return asset("docs.html")
+
+    if feed is not None:
+
+        @router.get("/xray")
+        async def xray() -> Response:
+            """What the engine does, as server-sent events."""
+            headers = {**HEADERS, "X-Accel-Buffering": "no"}
+            events = feed.watch()
+            first = await anext(events)  # a refusal is an answer of its own, not a broken stream
+            return StreamingResponse(_after(first, events), media_type="text/event-stream", headers=headers)
+
     return router
+
+
+async def _after(first: bytes, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    try:
+        yield first
+        async for event in events:
+            yield event
+    finally:
+        await events.aclose()  # type: ignore[attr-defined]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 
 from jinja2.exceptions import TemplateError
 
-from minivllm.serve.protocol import ChatFields
+from minivllm.serve.protocol import ChatFields, ChatMessage, ToolCall
 
 T = TypeVar("T")
 MAX_CHARS = 2**18  # takes a third of a second; of text that need not fit the context
@@ -26,8 +27,10 @@ class Renderer:
     Every method raises ValueError, with a sentence for the user, when its input cannot be rendered.
     """
 
-    def __init__(self, tokenizer: Any | None, max_model_len: int) -> None:
+    def __init__(self, tokenizer: Any | None, max_model_len: int, chat_template: str | None = None) -> None:
         self._tokenizer = copy.deepcopy(tokenizer)
+        own_template = getattr(tokenizer, "chat_template", None)
+        self._template: str | None = chat_template or own_template  # the server's, never a request's
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="minivllm-tokenizer")
         longest_token = max(map(len, tokenizer.get_vocab())) if tokenizer is not None else 0
         self._fitting_chars = max_model_len * longest_token
@@ -53,10 +56,20 @@ class Renderer:
     async def encode_chat(self, chat: ChatFields, *, must_fit: bool = True) -> list[int]:
         """Token ids of a conversation, written out by the model's own chat template."""
         tokenizer = self._need_tokenizer()
-        if not tokenizer.chat_template:
+        if not self._template:
             raise ValueError("messages need a chat template, and this model has none: use /v1/completions")
-        self._check_chars(sum(len(message.content) for message in chat.messages), must_fit)
-        return await self._run(lambda: _encode_chat(tokenizer, chat))
+        self.check_tools(chat)
+        self._check_chars(sum(len(message.content or "") for message in chat.messages), must_fit)
+        return await self._run(lambda: _encode_chat(tokenizer, self._template, chat))
+
+    def check_tools(self, chat: ChatFields) -> None:
+        """A template that does not know tools would leave them out, and the model would not know of them."""
+        if "tools" in (self._template or ""):
+            return
+        if chat.tools:
+            raise ValueError("tools are not served: the model's chat template does not know them")
+        if any(message.role == "tool" or message.tool_calls for message in chat.messages):
+            raise ValueError("messages hold tool calls, which the model's chat template does not know")
 
     async def decode(self, token_ids: Sequence[int]) -> str:
         """The text of `token_ids`, special tokens included."""
@@ -87,16 +100,43 @@ class Renderer:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
-def _encode_chat(tokenizer: Any, chat: ChatFields) -> list[int]:
-    roles = {"developer": "system"}  # OpenAI's newer name for it; templates know the older one
-    messages = [{"role": roles.get(m.role, m.role), "content": m.content} for m in chat.messages]
+def _encode_chat(tokenizer: Any, template: str | None, chat: ChatFields) -> list[int]:
     try:
         text = tokenizer.apply_chat_template(
-            messages,
+            [_as_dict(message) for message in chat.messages],
+            tools=[tool.model_dump(exclude_none=True) for tool in chat.tools or ()] or None,
+            chat_template=template,
             tokenize=False,
             add_generation_prompt=chat.add_generation_prompt,
             continue_final_message=chat.continue_final_message,
+            **(chat.chat_template_kwargs or {}),
         )
-    except TemplateError as error:
+    except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
         raise ValueError(f"messages do not suit the model's chat template: {error}") from error
     return tokenizer.encode(text, add_special_tokens=chat.add_special_tokens)
+
+
+def _as_dict(message: ChatMessage) -> dict[str, Any]:
+    """A message as templates read it: arguments of calls as objects, content always a text."""
+    role = (
+        "system" if message.role == "developer" else message.role
+    )  # OpenAI's newer name; templates know the older
+    made: dict[str, Any] = {"role": role, "content": message.content or ""}
+    for name in ("name", "tool_call_id"):
+        if getattr(message, name) is not None:
+            made[name] = getattr(message, name)
+    if message.tool_calls:
+        made["tool_calls"] = [_call_as_dict(call) for call in message.tool_calls]
+    return made
+
+
+def _call_as_dict(call: ToolCall) -> dict[str, Any]:
+    try:
+        arguments = json.loads(call.function.arguments or "{}")
+    except (ValueError, RecursionError):
+        raise ValueError("tool_calls hold arguments that are not valid JSON") from None
+    return {
+        "id": call.id,
+        "type": "function",
+        "function": {"name": call.function.name, "arguments": arguments},
+    }

@@ -10,11 +10,13 @@ from pydantic import BaseModel
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from minivllm.async_engine import RequestStream
 from minivllm.outputs import RequestOutput
+from minivllm.request_stream import RequestStream
+from minivllm.serve.backend import Backend, Job, check_output
 from minivllm.serve.errors import error_of
 
 DONE = b"data: [DONE]\n\n"
+COMMENT = b": still here\n\n"
 
 
 def json_response(body: BaseModel) -> Response:
@@ -31,12 +33,18 @@ class EventStream(StreamingResponse):
     """The response that carries chunks; `close` is called however it ends, even before its first chunk.
 
     An error after the first chunk can no longer change the status: it is sent as one event of its own. The
-    last event is always [DONE].
+    last event is always [DONE]. After `keep_alive` seconds of silence a comment is sent, which clients ignore and
+    proxies take for life; 0 = never.
     """
 
-    def __init__(self, chunks: AsyncIterator[BaseModel], close: Callable[[], None]) -> None:
+    def __init__(
+        self, chunks: AsyncIterator[BaseModel], close: Callable[[], None], keep_alive: float = 0.0
+    ) -> None:
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        super().__init__(_framed(chunks), media_type="text/event-stream", headers=headers)
+        events = _framed(chunks)
+        if keep_alive:
+            events = _with_comments(events, keep_alive)
+        super().__init__(events, media_type="text/event-stream", headers=headers)
         self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,6 +55,11 @@ class EventStream(StreamingResponse):
             self._close()
 
 
+def event_stream(backend: Backend, chunks: AsyncIterator[BaseModel], job: Job) -> EventStream:
+    """The stream of a job, which is aborted when the stream ends early."""
+    return EventStream(chunks, job.abort, backend.settings.sse_keep_alive_interval)
+
+
 async def _framed(chunks: AsyncIterator[BaseModel]) -> AsyncIterator[bytes]:
     try:
         async for chunk in chunks:
@@ -55,6 +68,26 @@ async def _framed(chunks: AsyncIterator[BaseModel]) -> AsyncIterator[bytes]:
         _, body = error_of(error)
         yield b"data: " + json.dumps(body).encode() + b"\n\n"
     yield DONE
+
+
+async def _with_comments(events: AsyncIterator[bytes], seconds: float) -> AsyncIterator[bytes]:
+    """`events`, with a comment whenever none comes for so long."""
+    iterator = aiter(events)
+    upcoming = asyncio.ensure_future(anext(iterator))
+    try:
+        while True:
+            done, _ = await asyncio.wait({upcoming}, timeout=seconds)
+            if not done:
+                yield COMMENT
+                continue
+            try:
+                made = upcoming.result()
+            except StopAsyncIteration:
+                return
+            yield made
+            upcoming = asyncio.ensure_future(anext(iterator))
+    finally:
+        upcoming.cancel()
 
 
 async def merged(streams: Sequence[RequestStream]) -> AsyncIterator[tuple[int, RequestOutput]]:
@@ -68,6 +101,8 @@ async def merged(streams: Sequence[RequestStream]) -> AsyncIterator[tuple[int, R
     async def pump(index: int, stream: RequestStream) -> None:
         try:
             async for output in stream:
+                check_output(output)
+                assert isinstance(output, RequestOutput)
                 queue.put_nowait((index, output))
             queue.put_nowait((index, None))
         except Exception as error:  # noqa: BLE001  raised again below, in the task that asked

@@ -73,6 +73,13 @@ class InputBatch:
         row = self.rows[request_id]
         self.token_ids[row, self.num_tokens[row] - 1] = token_id
 
+    def known_token_ids(self) -> dict[str, list[int]]:
+        """Request id -> its tokens."""
+        return {
+            r.request_id: self.token_ids[i, : self.num_tokens[i]].tolist()
+            for i, r in enumerate(self.requests)
+        }
+
     def append_tokens(self, rows: np.ndarray, token_ids: np.ndarray) -> None:
         """One sampled token for each of `rows`."""
         self.token_ids[rows, self.num_tokens[rows]] = token_ids

@@ -28,13 +28,17 @@ def bytes_per_block(specs: Sequence[KVCacheSpec], block_size: int) -> int:
 
 
 def determine_num_blocks(
-    config: EngineConfig, specs: Sequence[KVCacheSpec], max_model_len: int, device: torch.device
+    config: EngineConfig,
+    specs: Sequence[KVCacheSpec],
+    max_model_len: int,
+    device: torch.device,
+    num_local_ranks: int = 1,
 ) -> int:
     """How many blocks the KV cache gets, the null block included.
 
     In this order: `num_gpu_blocks_override`; `kv_cache_memory_bytes`; on a GPU what `gpu_memory_utilization` leaves
-    after weights and activations; on a CPU a tenth of the memory, at most 4 GiB. More than `max_num_seqs` requests of
-    full length can use is never taken.
+    after weights and activations; on a CPU a tenth of the memory, at most 4 GiB, divided among the ranks of this
+    machine. More than `max_num_seqs` requests of full length can use is never taken.
 
     Raises:
         ValueError: the budget does not hold even one block beside the null block.
@@ -42,7 +46,7 @@ def determine_num_blocks(
     if config.num_gpu_blocks_override is not None:
         return config.num_gpu_blocks_override
     per_block = bytes_per_block(specs, config.block_size)
-    budget = config.kv_cache_memory_bytes or _default_budget(config, device)
+    budget = config.kv_cache_memory_bytes or _default_budget(config, device, num_local_ranks)
     num_blocks = budget // per_block
     if num_blocks < 2:
         raise ValueError(
@@ -52,11 +56,11 @@ def determine_num_blocks(
     return min(num_blocks, 1 + config.max_num_seqs * cdiv(max_model_len, config.block_size))
 
 
-def _default_budget(config: EngineConfig, device: torch.device) -> int:
+def _default_budget(config: EngineConfig, device: torch.device, num_local_ranks: int) -> int:
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return max(0, int(total * config.gpu_memory_utilization) - (total - free))
-    return min(MAX_CPU_BYTES, int(CPU_SHARE * _physical_memory()))
+    return min(MAX_CPU_BYTES, int(CPU_SHARE * _physical_memory())) // num_local_ranks
 
 
 def _physical_memory() -> int:

@@ -6,7 +6,7 @@ Nothing is padded to the longest request, and nothing here loops over tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,12 +17,16 @@ from minivllm.config import EngineConfig, ModelConfig
 from minivllm.core.scheduler_output import BlockOperations, SchedulerOutput
 from minivllm.models.loader import load_model
 from minivllm.ops import attention_backend
+from minivllm.parallel.group import ONE_STAGE, SINGLE, PipelineParallel, TensorParallel
+from minivllm.parts import REFERENCE, Parts
 from minivllm.sampling.bitmask import unpack_bitmasks
 from minivllm.sampling.logprobs import TokenLogprobs, gather_logprobs
 from minivllm.sampling.metadata import SamplingRows
 from minivllm.sampling.sampler import Sampler
 from minivllm.worker.input_batch import InputBatch
 from minivllm.worker.kv_cache import allocate_kv_caches, move_blocks
+from minivllm.worker.padded_decode import PaddedDecode
+from minivllm.worker.slot_mapping import slot_mapping
 from minivllm.worker.step_buffers import StepBuffers
 
 
@@ -35,6 +39,9 @@ class ModelRunnerOutput:
     prompt_logprobs: dict[str, PromptLogprobs] = field(
         default_factory=dict
     )  # of the prompt tokens in this step
+    pooled: dict[str, list[float]] = field(
+        default_factory=dict
+    )  # request id -> hidden state of its last token
 
 
 @dataclass(frozen=True)
@@ -59,21 +66,33 @@ class ModelRunner:
     """Owns the model, the KV caches and the step's tensors."""
 
     def __init__(
-        self, config: EngineConfig, model_config: ModelConfig, dtype: torch.dtype, device: torch.device
+        self,
+        config: EngineConfig,
+        model_config: ModelConfig,
+        dtype: torch.dtype,
+        device: torch.device,
+        parts: Parts = REFERENCE,
+        tp: TensorParallel = SINGLE,
+        pp: PipelineParallel = ONE_STAGE,
     ) -> None:
         self.config = config
         self.device = device
-        self.backend = attention_backend(config.attention_backend)
+        self.backend = attention_backend(config.attention_backend, device)
         self.model = load_model(
             model_config,
             dtype,
             device,
             backend=self.backend,
+            tp=tp,
+            pp=pp,
+            quantization=config.quantization,
             load_format=config.load_format,
             seed=config.seed,
         )
+        self.model_config, self.dtype, self.pp = model_config, dtype, pp
         self.vocab_size = model_config.vocab_size
-        self.sampler = Sampler()
+        self.sampler = Sampler(parts)
+        self._slot_mapping = parts.slot_mapping or slot_mapping
 
     def initialize_kv_cache(self, num_blocks: int, num_swap_blocks: int, max_model_len: int) -> None:
         """Allocate the KV caches, the swap space and the tensors of a step. Called once, before the first step."""
@@ -86,6 +105,7 @@ class ModelRunner:
             config.max_num_batched_tokens, config.max_num_seqs, max_model_len, config.block_size, self.device
         )
         self._sampling_rows: tuple[int, SamplingRows] | None = None
+        self.padded_decode = self._make_padded_decode(max_model_len)
 
     @torch.inference_mode()
     def execute_model(self, scheduler_output: SchedulerOutput) -> ModelRunnerOutput:
@@ -97,15 +117,61 @@ class ModelRunner:
         layout = self._lay_out(scheduler_output)
         metadata = self._prepare_inputs(layout)
         num_tokens = int(layout.query_start_loc[-1])
-        hidden = self.model.forward(
-            self.model.embed(self.buffers.input_ids[:num_tokens]),  # [T, hidden]
-            self.buffers.positions[:num_tokens],
-            self.kv_caches,
-            metadata,
-        )
+        if self.padded_decode is not None and num_tokens == len(layout.rows):  # one token each
+            hidden = self.padded_decode.run(num_tokens)
+        else:
+            hidden = self.model.forward(
+                self._stage_input(num_tokens), self.buffers.positions[:num_tokens], self.kv_caches, metadata
+            )
+        if not self.pp.is_last:
+            self.pp.send(hidden)
+            return ModelRunnerOutput()
         output = self._sample(hidden, layout, scheduler_output.grammar_bitmasks)
         output.prompt_logprobs.update(self._prompt_logprobs(hidden, layout))
         return output
+
+    def _make_padded_decode(self, max_model_len: int) -> PaddedDecode | None:
+        """Decode steps in buckets, unless enforce_eager says no; pipeline stages wait for one another, which no
+        recording can, and ranks that share layers are not recorded either.
+
+        Raises:
+            ValueError: CUDA graphs were asked for with a backend that reads numbers back to the host.
+        """
+        if self.config.enforce_eager or not (self.pp.is_first and self.pp.is_last):
+            return None
+        decode = PaddedDecode(
+            self.model,
+            self.buffers,
+            self.kv_caches,
+            max_num_seqs=self.config.max_num_seqs,
+            max_model_len=max_model_len,
+            block_size=self.config.block_size,
+        )
+        if self.device.type == "cuda" and self.config.tensor_parallel_size == 1:
+            if self.backend.name != "triton":
+                raise ValueError(
+                    f"enforce_eager must be True with attention_backend {self.backend.name!r} on a GPU: it reads "
+                    "numbers back to the host, which a CUDA graph cannot; or use attention_backend 'triton'"
+                )
+            decode.capture()
+        return decode
+
+    def take_sampled(self, sampled: Mapping[str, Sequence[int]]) -> None:
+        """Append the last stage's tokens to the rows of a stage that does not sample. Requests may be gone by now."""
+        if self.pp.is_last:
+            return
+        for request_id, token_ids in sampled.items():
+            if request_id in self.batch.rows:
+                for token_id in token_ids:
+                    self.batch.append_tokens(np.array([self.batch.rows[request_id]]), np.array([token_id]))
+
+    def _stage_input(self, num_tokens: int) -> torch.Tensor:
+        """x [T, hidden]: the embedded tokens in the first stage, what the stage before computed in the others."""
+        if self.pp.is_first:
+            return self.model.embed(self.buffers.input_ids[:num_tokens])
+        return self.pp.receive(
+            torch.empty(num_tokens, self.model_config.hidden_size, dtype=self.dtype, device=self.device)
+        )
 
     def _update_batch(self, scheduler_output: SchedulerOutput) -> None:
         for request_id in (*scheduler_output.finished_request_ids, *scheduler_output.preempted_request_ids):
@@ -147,14 +213,14 @@ class ModelRunner:
         row_of_token = np.repeat(layout.rows, layout.num_scheduled)  # [T]
         first_of_token = np.repeat(layout.query_start_loc[:-1] - layout.num_computed, layout.num_scheduled)
         positions = np.arange(num_tokens) - first_of_token  # [T]
-        block_ids = batch.block_tables[row_of_token, positions // block_size]
+        slots = self._slot_mapping(batch.block_tables, row_of_token, positions, block_size)  # [T]
         seq_lens = layout.num_computed + layout.num_scheduled  # [R]
         max_seq_len = int(seq_lens.max())
         num_blocks = -(-max_seq_len // block_size)
         buffers = self.buffers
         buffers.fill("input_ids", batch.token_ids[row_of_token, positions])
         buffers.fill("positions", positions)
-        buffers.fill("slot_mapping", block_ids.astype(np.int64) * block_size + positions % block_size)
+        buffers.fill("slot_mapping", slots)
         buffers.fill("query_start_loc", layout.query_start_loc)
         buffers.fill("seq_lens", seq_lens)
         buffers.fill("block_tables", batch.block_tables[layout.rows, :num_blocks])
@@ -187,8 +253,17 @@ class ModelRunner:
         batch.append_tokens(rows, token_ids.cpu().numpy())
         sampled = zip(rows, token_ids.tolist(), strict=True)
         return ModelRunnerOutput(
-            {batch.requests[row].request_id: [token_id] for row, token_id in sampled}, logprobs
+            {batch.requests[row].request_id: [token_id] for row, token_id in sampled},
+            logprobs,
+            pooled=self._pooled(hidden[last_token], rows),
         )
+
+    def _pooled(self, hidden: torch.Tensor, rows: np.ndarray) -> dict[str, list[float]]:
+        """Hidden states [n, hidden] of last tokens, for the rows that ask for them."""
+        requests = [self.batch.requests[row] for row in rows]
+        return {
+            r.request_id: h.float().tolist() for r, h in zip(requests, hidden, strict=True) if r.is_pooling
+        }
 
     def _grammar(
         self, rows: np.ndarray, bitmasks: Mapping[str, bytes]

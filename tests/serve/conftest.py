@@ -69,6 +69,7 @@ def serve() -> Callable[..., Served]:
 
     def start(engine, **settings) -> Served:
         settings.setdefault("served_model_names", ("fake", "alias"))
+        settings.setdefault("enable_xray", hasattr(engine, "kv_cache_manager"))  # a fake has nothing to see
         async_engine = AsyncLLMEngine(engine)
         app = create_app(async_engine, ServerSettings(**settings))
         config = uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1)
@@ -110,3 +111,44 @@ def healthy(server):
     assert server.get("/health").status_code == 200
     answer = server.client().completions.create(model="fake", prompt="still there?", max_tokens=100)
     assert "still there?" in answer.choices[0].text
+
+
+# ---- the real engine ----
+
+NUM_BLOCKS = 150  # small, so that many requests at once have to wait or be preempted
+
+
+@pytest.fixture(scope="session")
+def questions() -> list[str]:
+    return ["What is PagedAttention?", "What is copy-on-write?", "什么是 KV cache？"]
+
+
+@pytest.fixture(scope="session")
+def engine():
+    """One engine for all: first asked directly, then handed to the server."""
+    from minivllm.config import EngineConfig
+    from minivllm.engine import LLMEngine
+
+    return LLMEngine(EngineConfig(model="tutor", num_gpu_blocks_override=NUM_BLOCKS))
+
+
+@pytest.fixture(scope="session")
+def offline(engine, questions) -> dict[str, tuple[str, int]]:
+    """Question -> (greedy answer, its number of tokens), each alone, without the server."""
+    from minivllm.sampling_params import SamplingParams
+
+    answers = {}
+    for question in questions:
+        messages = [{"role": "user", "content": question}]
+        text = engine.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        ids = engine.tokenizer.encode(text, add_special_tokens=False)
+        engine.add_request(question, ids, SamplingParams(temperature=0, max_tokens=40))
+        while engine.has_unfinished_requests():
+            for output in engine.step():
+                answers[question] = (output.outputs[0].text, len(output.outputs[0].token_ids))
+    return answers
+
+
+@pytest.fixture(scope="session")
+def real(engine, offline, serve):
+    return serve(engine, served_model_names=("tutor",))

@@ -89,6 +89,8 @@ class FakeEngine:
         self.is_shut_down = False
         self._requests: dict[str, _Running] = {}
         self._totals = [0, 0]
+        self._num_step_tokens = 0
+        self.most_running = 0
         self._finished: dict[str, int] = {}
 
     def add_request(self, request_id, prompt, sampling_params=None, *, priority=0, cache_salt=None):
@@ -100,6 +102,8 @@ class FakeEngine:
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         if not ids:
             raise ValueError("prompt must not be empty")
+        if not isinstance(params, SamplingParams):
+            raise ValueError(f"{type(params).__name__} are not known to the fake engine")
         if params.n > 1:
             raise ValueError("n must be 1: several outputs of one prompt are not served yet")
         if params.logprobs is not None:
@@ -124,6 +128,9 @@ class FakeEngine:
             if self._requests.pop(request_id, None) is not None:
                 self.aborted.append(request_id)
 
+    def check_health(self) -> None:
+        """There is no process that could be gone."""
+
     def shutdown(self) -> None:
         self.is_shut_down = True
 
@@ -138,6 +145,10 @@ class FakeEngine:
                 raise RuntimeError("boom in /secret/place/model.py")
         if self.step_seconds:
             time.sleep(self.step_seconds)
+        self.most_running = max(self.most_running, len(self._requests))
+        self._num_step_tokens = sum(
+            1 if running.token_ids else len(running.prompt_token_ids) for running in self._requests.values()
+        )
         outputs = [self._advance(request_id, running) for request_id, running in list(self._requests.items())]
         return [output for output in outputs if output is not None]
 
@@ -150,6 +161,7 @@ class FakeEngine:
             num_free_blocks=NUM_BLOCKS - 1 - used,
             num_prompt_tokens=self._totals[0],
             num_generation_tokens=self._totals[1],
+            num_step_tokens=self._num_step_tokens,
             finished=dict(self._finished),
         )
 

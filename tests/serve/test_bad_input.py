@@ -206,17 +206,11 @@ def test_messages_that_are_none(server, messages):
 @pytest.mark.parametrize(
     "field",
     [
-        {"tools": [{"type": "function", "function": {"name": "f"}}]},
-        {"tool_choice": "required"},
-        {"response_format": {"type": "json_object"}},
-        {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "nonsense"}}}},
-        {"structured_outputs": {"regex": "(a+)+b"}},
         {"chat_template": "{% for i in range(10**9) %}x{% endfor %}"},
-        {"chat_template_kwargs": {"chat_template": "{{ 'x' * 10**9 }}"}},
         {"mm_processor_kwargs": {"a": 1}},
         {"documents": [{"text": "a"}]},
-        {"use_beam_search": True},
-        {"prompt_logprobs": -1},
+        {"functions": [{"name": "f"}]},
+        {"prompt_embeds": "AAAA"},
         {"suffix": "end"},
     ],
 )
@@ -233,6 +227,8 @@ def test_fields_that_ask_for_nothing_are_fine(server):
         "tool_choice": "none",
         "response_format": {"type": "text"},
         "suffix": None,
+        "chat_template_kwargs": {"enable_thinking": False},
+        "reasoning_effort": "low",
         "use_beam_search": False,
         "best_of": 10**7,
         "user": "me",
@@ -242,11 +238,119 @@ def test_fields_that_ask_for_nothing_are_fine(server):
     assert server.post("/v1/chat/completions", json=chat(**harmless)).status_code == 200
 
 
+SCHEMA = {"type": "object"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"response_format": {"type": "yaml"}}, "response_format"),
+        ({"response_format": {"type": "json_schema"}}, "response_format"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}}, "response_format"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": "a"}}}, "response_format"),
+        ({"response_format": "json_object"}, "response_format"),
+        ({"response_format": []}, "response_format"),
+        ({"structured_outputs": {}}, "structured_outputs"),
+        ({"structured_outputs": {"choice": []}}, "structured_outputs"),
+        ({"structured_outputs": {"choice": [""]}}, "structured_outputs"),
+        ({"structured_outputs": {"choice": "a"}}, "structured_outputs"),
+        ({"structured_outputs": {"regex": 5}}, "structured_outputs"),
+        ({"structured_outputs": {"json": [1]}}, "structured_outputs"),
+        ({"structured_outputs": {"json_object": False}}, "structured_outputs"),
+        ({"structured_outputs": {"structural_tag": "<a>"}}, "structured_outputs"),
+        ({"structured_outputs": {"regex": "a", "choice": ["b"]}}, "structured_outputs"),
+        ({"guided_regex": "a", "guided_choice": ["b"]}, "structured_outputs"),
+        ({"guided_json": SCHEMA, "response_format": {"type": "json_object"}}, "response_format"),
+        ({"structured_outputs": {"regex": "a"}, "min_tokens": 1}, "min_tokens"),
+        ({"request_id": ""}, "request_id"),
+        ({"request_id": "a b"}, "request_id"),
+        ({"request_id": "a\nb"}, "request_id"),
+        ({"request_id": "x" * 129}, "request_id"),
+        ({"request_id": 5}, "request_id"),
+        ({"return_token_ids": "yes"}, "return_token_ids"),
+        ({"prompt_logprobs": "1"}, "prompt_logprobs"),
+        ({"prompt_logprobs": -2}, "prompt_logprobs"),
+        ({"prompt_logprobs": 1, "stream": True}, "prompt_logprobs"),
+        ({"use_beam_search": 1}, "use_beam_search"),
+        ({"use_beam_search": True, "stream": True}, "stream"),
+        ({"use_beam_search": True, "temperature": 0.5}, "temperature"),
+        ({"use_beam_search": True, "stop": "a"}, "stop"),
+        ({"use_beam_search": True, "structured_outputs": {"regex": "a"}}, "structured_outputs"),
+        ({"use_beam_search": True, "length_penalty": 1e9}, "length_penalty"),
+        ({"length_penalty": "1"}, "length_penalty"),
+    ],
+)
+def test_forms_and_beams_that_make_no_sense(server, fields, param):
+    for path, body in (("/v1/completions", completion(**fields)), ("/v1/chat/completions", chat(**fields))):
+        error = refused(server, path, body)
+        assert error["param"] == param, error
+
+
+FUNCTION = {"type": "function", "function": {"name": "f", "parameters": SCHEMA}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [FUNCTION]}, "tools"),
+        ({"tools": [FUNCTION], "tool_choice": "required"}, "tools"),
+        ({"tools": [FUNCTION, FUNCTION]}, "tools"),
+        ({"tools": [FUNCTION] * 129}, "tools"),
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"tools": [{"type": "function", "function": {"name": "no spaces"}}]}, "tools"),
+        ({"tools": [{"type": "function", "function": {"name": "f", "parameters": "["}}]}, "tools"),
+        ({"tools": [{"type": ["a"]}]}, "tools"),
+        ({"tools": "f"}, "tools"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": "maybe"}, "tool_choice"),
+        (
+            {"tool_choice": {"type": "function", "function": {"name": "g"}}, "tools": [FUNCTION]},
+            "tool_choice",
+        ),
+        ({"tool_choice": 5, "tools": [FUNCTION]}, "tool_choice"),
+        ({"chat_template_kwargs": {"chat_template": "{{ 'x' * 10**9 }}"}}, "chat_template_kwargs"),
+        ({"chat_template_kwargs": {"tokenize": True}}, "chat_template_kwargs"),
+        ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs"),
+        ({"chat_template_kwargs": {"__class__": 1}}, "chat_template_kwargs"),
+        ({"chat_template_kwargs": {"a": ["b"] * 10}}, "chat_template_kwargs"),
+        ({"chat_template_kwargs": {"a": "b" * 10_000}}, "chat_template_kwargs"),
+        ({"chat_template_kwargs": {str(i): 1 for i in range(100)}}, "chat_template_kwargs"),
+        ({"chat_template_kwargs": 5}, "chat_template_kwargs"),
+        ({"reasoning_effort": 5}, "reasoning_effort"),
+        ({"continue_final_message": True}, "continue_final_message"),
+    ],
+)
+def test_tools_and_templates_that_make_no_sense(server, fields, param):
+    assert refused(server, "/v1/chat/completions", chat(**fields))["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "input"),
+        ({"input": ""}, "input"),
+        ({"input": []}, "input"),
+        ({"input": [[]]}, "input"),
+        ({"input": ["a", ""]}, "input"),
+        ({"input": ["a"] * 1025}, "input"),
+        ({"input": {"a": 1}}, "input"),
+        ({"input": "a" * 600}, "input"),
+        ({"input": "a", "encoding_format": "hex"}, "encoding_format"),
+        ({"input": "a", "dimensions": 0}, "dimensions"),
+        ({"input": "a", "dimensions": 1.5}, "dimensions"),
+        ({"input": "a", "dimensions": 2**63}, "dimensions"),
+        ({"input": "a", "truncate_prompt_tokens": 0}, "truncate_prompt_tokens"),
+    ],
+)
+def test_embeddings_that_make_no_sense(server, body, param):
+    assert refused(server, "/v1/embeddings", body)["param"] == param
+
+
 @pytest.mark.parametrize(
     "body", ["[]", "5", "null", '"text"', "", "{", "nonsense", '{"prompt": "a",}', "[" * 100_000]
 )
 def test_bodies_that_are_no_object(server, body):
-    for path in ("/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize"):
+    for path in ("/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/tokenize", "/detokenize"):
         refused(server, path, body)
 
 

@@ -9,7 +9,15 @@ import pytest
 pytestmark = pytest.mark.usefixtures("server")
 
 
-@pytest.mark.parametrize("path", ["/", "/static/chat.css", "/static/chat.js", "/static/icon.svg"])
+FILES = ["/", "/docs"]
+FILES += [
+    f"/static/{name}"
+    for name in ("page.css", "xray.css", "api.js", "chat.js", "xray.js", "docs.js", "icon.svg")
+]
+FILES += ["/static/xray-state.js", "/static/xray-draw.js"]
+
+
+@pytest.mark.parametrize("path", FILES)
 def test_files_come_with_strict_headers(server, path):
     response = server.get(path)
     assert response.status_code == 200
@@ -24,19 +32,21 @@ def test_files_come_with_strict_headers(server, path):
 
 
 def test_page_needs_nothing_from_outside(server):
-    for path in ("/", "/static/chat.css", "/static/chat.js"):
-        text = server.get(path).text
+    for path in FILES:
+        text = server.get(path).text.replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"https?://|@import|url\(", text), path
-    page = server.get("/").text
-    assert not re.search(r"<script(?![^>]*src=)|style=|\bon\w+=", page)  # what the policy would block
-    for used in re.findall(r'(?:src|href)="([^"]+)"', page):
-        assert server.get(used).status_code == 200
+    for path in ("/", "/docs"):
+        page = server.get(path).text
+        assert not re.search(r"<script(?![^>]*src=)|style=|\bon\w+=", page)  # what the policy would block
+        for used in re.findall(r'(?:src|href)="([^"]+)"', page):
+            assert server.get("/" + used).status_code == 200
 
 
 def test_script_never_writes_html(server):
-    assert not re.search(
-        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", server.get("/static/chat.js").text
-    )
+    for path in FILES:
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", server.get(path).text
+        ), path
 
 
 def luminance(colour: str) -> float:
@@ -46,7 +56,7 @@ def luminance(colour: str) -> float:
 
 
 def test_text_has_a_contrast_of_4_5_in_both_schemes(server):
-    css = server.get("/static/chat.css").text
+    css = server.get("/static/page.css").text
     light, dark = (
         dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block))
         for block in re.findall(r":root \{(.*?)\}", css, re.S)

@@ -9,13 +9,16 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import httpx
 import pytest
 
-from minivllm.serve.cli import describe, main, make_parser, read_arguments
+from minivllm.config import EngineConfig
+from minivllm.serve.arguments import log_level_of, make_parser, read_arguments, read_listen_arguments
+from minivllm.serve.cli import describe, main
+from minivllm.serve.config_file import expand_config
 
 
 def read(*argv):
@@ -85,6 +88,18 @@ def test_flags_have_vllms_spelling(monkeypatch):
         (["--api-key", ""], "api_key must not be empty"),
         (["--gpu-memory", "0.5"], "unrecognized arguments"),
         (["--dtype", "int3"], "invalid choice"),
+        (["--cpu-offload-gb", "2"], "--cpu-offload-gb is not served"),
+        (["--enable-lora"], "--enable-lora is not served"),
+        (["--speculative-config", "{}"], "--speculative-config is not served"),
+        (["--chat-template", "no-such-file"], "there is no file"),
+        (["--ssl-certfile", "no-such-file"], "there is no file"),
+        (["--ssl-keyfile", "a"], "needs --ssl-certfile"),
+        (["--enable-auto-tool-choice"], "needs tool_call_parser"),
+        (["--tool-call-parser", "magic"], "invalid choice"),
+        (["--shutdown-timeout", "-1"], "--shutdown-timeout"),
+        (["--sse-keep-alive-interval", "nan"], "sse_keep_alive_interval"),
+        (["--h11-max-incomplete-event-size", "5"], "--h11-max-incomplete-event-size"),
+        (["--config", "no-such-file"], "there is no file"),
     ],
 )
 def test_wrong_flags_get_a_sentence(capsys, argv, sentence):
@@ -127,6 +142,65 @@ def test_start_line_says_what_fits(fake):
     )
 
 
+def test_flags_that_change_nothing_are_accepted(capsys):
+    config, _ = read("--kv-cache-dtype", "auto", "--disable-log-requests", "--enable-metrics", "--verbose")
+    assert config.model == "tutor"
+    warnings = capsys.readouterr().err
+    assert warnings.count("has no effect") == 3 and "--enable-log-requests" in warnings
+
+
+def test_help_is_grouped_and_knows_every_field(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    for title in ("model:", "KV cache:", "scheduler:", "server:", "answers:", "logs:"):
+        assert f"\n{title}\n" in text
+    assert "--enable-lora" not in text and "--tool-call-parser" in text
+    for field in fields(EngineConfig):
+        assert f"--{field.name.replace('_', '-')}" in text or field.name == "hf_overrides", field.name
+
+
+def test_config_file(tmp_path, monkeypatch):
+    monkeypatch.delenv("VLLM_API_KEY", raising=False)
+    file = tmp_path / "flags.yaml"
+    file.write_text(
+        "port: 9000\nmax-num-seqs: 7\nenable_log_requests: true\ndisable-xray: false\n"
+        "served_model_name: [a, b]\nblock_size: 8\n"
+    )
+
+    def arguments(*argv):
+        return vars(make_parser().parse_args(expand_config(argv)))
+
+    given = arguments("tutor", "--config", str(file), "--port", "9001")
+    config, settings = read_arguments(given)
+    assert (config.model, config.max_num_seqs, config.block_size) == ("tutor", 7, 8)
+    assert settings.served_model_names == ("a", "b") and settings.enable_log_requests
+    assert read_listen_arguments(given).port == 9001
+    assert read_listen_arguments(arguments(f"--config={file}")).port == 9000
+    for content, sentence in (
+        ("[1]", "must hold lines"),
+        ("a: {b: c}", "must be a number"),
+        ("a: [", "not valid YAML"),
+        ("a: !!python/object/apply:os.getcwd []", "not valid YAML"),
+    ):
+        file.write_text(content)
+        with pytest.raises(ValueError, match=sentence):
+            expand_config(["--config", str(file)])
+
+
+def test_log_level_comes_from_the_flag_or_the_environment(monkeypatch):
+    def level(*argv):
+        return log_level_of(vars(make_parser().parse_args(argv)))
+
+    monkeypatch.delenv("VLLM_LOGGING_LEVEL", raising=False)
+    assert level() == "info" and level("--log-level", "debug") == "debug"
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "WARNING")
+    assert level() == "warning" and level("--log-level", "debug") == "debug"
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "loud")
+    with pytest.raises(ValueError, match="VLLM_LOGGING_LEVEL"):
+        level()
+
+
 MODEL = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -142,10 +216,24 @@ MODEL = {
 }
 
 
-@pytest.fixture(scope="module")
-def process(tmp_path_factory):
-    """A server process over a model of random weights, without a tokenizer, on a free port."""
-    folder = tmp_path_factory.mktemp("model")
+@pytest.fixture
+def start(tmp_path):
+    """Start a server process over a model of random weights, without a tokenizer, on a free port."""
+    processes = []
+
+    def start(*flags):
+        running, url, log = start_process(tmp_path, flags)
+        processes.append(running)
+        return running, url, log
+
+    yield start
+    for running in processes:
+        if running.poll() is None:
+            running.kill()
+        running.wait()
+
+
+def start_process(folder, flags):
     (folder / "config.json").write_text(json.dumps(MODEL))
     log = folder / "log.txt"
     command = [sys.executable, "-m", "minivllm.serve", str(folder), "--load-format", "dummy", "--port", "0"]
@@ -156,6 +244,7 @@ def process(tmp_path_factory):
         "100000",
         "--served-model-name",
         "random",
+        *flags,
     ]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     with log.open("w") as output:
@@ -163,17 +252,16 @@ def process(tmp_path_factory):
             command, stdout=output, stderr=subprocess.STDOUT, cwd=Path(__file__).parents[2], env=environment
         )
     deadline = time.monotonic() + 60
-    while not (match := re.search(r"Uvicorn running on (http://127\.0\.0\.1:\d+) ", log.read_text())):
+    while not (
+        match := re.search(r"Uvicorn running on (http://127\.0\.0\.1:\d+|unix socket \S+) ", log.read_text())
+    ):
         assert running.poll() is None and time.monotonic() < deadline, log.read_text()
         time.sleep(0.05)
-    yield running, match[1], log
-    if running.poll() is None:
-        running.kill()
-    running.wait()
+    return running, match[1], log
 
 
-def test_process_serves_and_sigterm_ends_it_with_streams_open(process):
-    running, url, log = process
+def test_process_serves_and_sigterm_ends_it_with_streams_open(start):
+    running, url, log = start()
     assert "Serving random: KV cache of 7,000 blocks" in log.read_text()
     body = {"prompt": [1, 2, 3], "max_tokens": 90_000, "ignore_eos": True}
     assert (
@@ -213,3 +301,50 @@ def test_process_serves_and_sigterm_ends_it_with_streams_open(process):
     ]
     for stream, _, text in ends:
         assert "shut down" in text and text.endswith("data: [DONE]\n\n") == stream
+
+
+def test_sigterm_lets_running_requests_finish(start):
+    running, url, log = start("--shutdown-timeout", "20", "--log-json", "--enable-log-requests")
+    body = {"prompt": [1, 2, 3], "max_tokens": 200, "ignore_eos": True}
+    answers = []
+    ask = threading.Thread(
+        target=lambda: answers.append(httpx.post(url + "/v1/completions", json=body, timeout=60))
+    )
+    ask.start()
+    deadline = time.monotonic() + 10
+    while httpx.get(url + "/status").json()["num_requests_running"] < 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    running.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url + "/health")
+    ask.join(30)
+    assert answers[0].json()["usage"]["completion_tokens"] == 200
+    assert running.wait(10) == 0 and "unfinished" not in log.read_text()
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    requests = [line for line in lines if line.get("handler") == "/v1/completions"]
+    assert [line["status"] for line in requests] == [200] and len(requests[0]["request_id"]) == 32
+
+
+def test_second_sigterm_ends_the_wait(start):
+    running, url, _ = start("--shutdown-timeout", "60")
+    body = {"prompt": [1, 2, 3], "max_tokens": 90_000, "ignore_eos": True, "stream": True}
+    with httpx.stream("POST", url + "/v1/completions", json=body, timeout=60) as response:
+        lines = response.iter_lines()
+        next(lines)
+        running.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        assert running.poll() is None
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(10) == 0
+
+
+def test_unix_socket(start, tmp_path):
+    path = tmp_path / "serve.sock"
+    running, place, _ = start("--uds", str(path))
+    assert place == f"unix socket {path}"
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as client:
+        assert client.get("http://server/health").status_code == 200
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(10) == 0 and not path.exists()

@@ -19,37 +19,6 @@ QUESTIONS = [
 pytestmark = pytest.mark.skipif(MODEL not in zoo.names(), reason=f"the model {MODEL} is not in this checkout")
 
 
-@pytest.fixture(scope="module")
-def engine():
-    """One engine for all: first asked directly, then handed to the server."""
-    from minivllm.config import EngineConfig
-    from minivllm.engine import LLMEngine
-
-    return LLMEngine(EngineConfig(model=MODEL, num_gpu_blocks_override=NUM_BLOCKS))
-
-
-@pytest.fixture(scope="module")
-def offline(engine) -> dict[str, tuple[str, int]]:
-    """Question -> (greedy answer, its number of tokens), each alone, without the server."""
-    from minivllm.sampling_params import SamplingParams
-
-    answers = {}
-    for question in QUESTIONS:
-        messages = [{"role": "user", "content": question}]
-        text = engine.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        ids = engine.tokenizer.encode(text, add_special_tokens=False)
-        engine.add_request(question, ids, SamplingParams(temperature=0, max_tokens=40))
-        while engine.has_unfinished_requests():
-            for output in engine.step():
-                answers[question] = (output.outputs[0].text, len(output.outputs[0].token_ids))
-    return answers
-
-
-@pytest.fixture(scope="module")
-def real(engine, offline, serve):
-    return serve(engine, served_model_names=(MODEL,))
-
-
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request):
     yield

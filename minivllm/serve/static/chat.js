@@ -1,6 +1,6 @@
 // The chat page: reads a question, streams the answer, shows how the server is. No framework, no outside assets;
 // what the model says reaches the page only through textContent.
-"use strict";
+import { api, events, refusal, setKey } from "./api.js";
 
 const SUGGESTIONS = [
   ["Explain", "What is PagedAttention?"],
@@ -14,59 +14,20 @@ const SUGGESTIONS = [
   ["Tell a story", "Tell me a story about a fox."],
   ["Play with words", "Reverse these words: apple beach amber banana"],
 ];
+const NUMBER_KNOBS = [["max-tokens", "max_tokens"], ["top-p", "top_p"], ["top-k", "top_k"], ["seed", "seed"]];
 const STATUS_SECONDS = { idle: 2, busy: 0.5 };
 
 const $ = (id) => document.getElementById(id);
 const messages = []; // the conversation, as the API takes it
 let running = null; // the AbortController of the answer that is being written
-let apiKey = sessionStorage.getItem("minivllm-key") || "";
 let temperatureWasSet = false;
-
-// ---- talking to the server ----
-
-function headers() {
-  const all = { "Content-Type": "application/json" };
-  if (apiKey) all.Authorization = "Bearer " + apiKey;
-  return all;
-}
-
-class ServerError extends Error {
-  constructor(status, message) {
-    super(message);
-    this.status = status;
-  }
-}
-
-async function refusal(response) {
-  const fallback = "The server answered with status " + response.status + ".";
-  const body = await response.json().catch(() => null);
-  return new ServerError(response.status, (body && body.error && body.error.message) || fallback);
-}
-
-// Yields the JSON of every server-sent event until [DONE].
-async function* events(response) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) throw new Error("The connection ended before the answer did.");
-    const lines = (rest + value).split("\n");
-    rest = lines.pop();
-    for (const line of lines) {
-      if (!line.startsWith("data: ")) continue;
-      if (line === "data: [DONE]") return;
-      const event = JSON.parse(line.slice(6));
-      if (event.error) throw new ServerError(event.error.code, event.error.message);
-      yield event;
-    }
-  }
-}
 
 function requestBody() {
   const body = { messages, stream: true, stream_options: { include_usage: true } };
   if (temperatureWasSet) body.temperature = Number($("temperature").value);
-  if ($("max-tokens").value) body.max_tokens = Number($("max-tokens").value);
-  return JSON.stringify(body);
+  for (const [id, name] of NUMBER_KNOBS) if ($(id).value) body[name] = Number($(id).value);
+  if ($("stop-text").value) body.stop = $("stop-text").value;
+  return body;
 }
 
 // ---- one question, one answer ----
@@ -84,12 +45,7 @@ async function ask(text) {
   const started = performance.now();
   const seen = { text: "", firstAt: 0, usage: null, reason: null };
   try {
-    const response = await fetch("/v1/chat/completions", {
-      method: "POST",
-      headers: headers(),
-      body: requestBody(),
-      signal: running.signal,
-    });
+    const response = await api("v1/chat/completions", requestBody(), running.signal);
     if (!response.ok) throw await refusal(response);
     for await (const event of events(response)) take(event, seen, answer);
     finish(answer, seen, started);
@@ -239,7 +195,7 @@ async function refreshStatus() {
   clearTimeout(statusTimer);
   if (!document.hidden) {
     try {
-      const response = await fetch("/status", { headers: headers() });
+      const response = await api("status");
       if (!response.ok) throw await refusal(response);
       showStatus(await response.json());
     } catch (error) {
@@ -264,6 +220,7 @@ function showStatus(status) {
   $("kv-bar").value = inUse && Math.max(inUse, status.num_blocks / 50); // a little is still seen
   $("kv-text").textContent = inUse.toLocaleString("en") + " of " + status.num_blocks.toLocaleString("en") + " blocks";
   $("model").textContent = status.model;
+  document.dispatchEvent(new CustomEvent("status-known", { detail: status }));
   $("model").hidden = false;
   $("max-tokens").max = status.max_model_len;
   if (!temperatureWasSet) setTemperature(status.default_temperature);
@@ -314,8 +271,7 @@ $("temperature").addEventListener("input", () => {
 });
 $("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  apiKey = $("key").value.trim();
-  sessionStorage.setItem("minivllm-key", apiKey);
+  setKey($("key").value.trim());
   $("key-form").hidden = true;
   refreshStatus();
   submitQuestion();

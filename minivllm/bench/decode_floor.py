@@ -1,0 +1,94 @@
+"""Decoding speed of a random-weight model, eager and with CUDA graphs, as a share of what memory allows.
+
+A decode step cannot be faster than reading all weights once: the floor is their bytes over the bandwidth of a copy,
+measured in the same run. The model needs no checkpoint, only a shape: Qwen3-0.6B's or an 8B model's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minivllm import LLM, SamplingParams
+from minivllm.bench.kernels import copy_bandwidth
+
+QWEN3 = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "dtype": "bfloat16",
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-6,
+    "vocab_size": 151936,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "max_position_embeddings": 4096,
+    "rope_theta": 1000000.0,
+}
+SHAPES: dict[str, dict[str, Any]] = {
+    "0.6B": {
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "tie_word_embeddings": True,
+    },
+    "8B": {
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "tie_word_embeddings": False,
+    },
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of `python -m minivllm.bench decode-floor`."""
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), help="(default: all)")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 64], help="(default: 1 8 64)")
+    parser.add_argument("--output-len", type=int, default=128, help="tokens of each request (default: 128)")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure, and print a line for each case."""
+    if not torch.cuda.is_available():
+        sys.exit("bench decode-floor: needs a CUDA device, and torch sees none here.")
+    copy = copy_bandwidth()
+    rows = []
+    for shape in args.shapes:
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "config.json").write_text(json.dumps(QWEN3 | SHAPES[shape]))
+            for eager in (True, False):
+                llm = LLM(folder, load_format="dummy", enforce_eager=eager, max_num_seqs=max(args.batches))
+                rows += [measure(llm, shape, eager, batch, args.output_len, copy) for batch in args.batches]
+                llm.llm_engine.shutdown()
+                del llm
+                torch.cuda.empty_cache()
+    return {"copy_bytes_per_second": copy, "rows": rows}
+
+
+def measure(llm: LLM, shape: str, eager: bool, batch: int, output_len: int, copy: float) -> dict[str, Any]:
+    """Tokens per second of `batch` requests, beside the floor."""
+    prompts = [{"prompt_token_ids": [7 * i + j for j in range(32)]} for i in range(batch)]
+    params = SamplingParams(temperature=0, max_tokens=output_len, ignore_eos=True)
+    llm.generate(prompts, SamplingParams(temperature=0, max_tokens=4, ignore_eos=True), use_tqdm=False)
+    start = time.perf_counter()
+    llm.generate(prompts, params, use_tqdm=False)
+    speed = batch * output_len / (time.perf_counter() - start)
+    weights = sum(report.parameter_bytes for report in llm.llm_engine.executor.report())
+    row = {
+        "shape": shape,
+        "mode": "eager" if eager else "CUDA graphs",
+        "batch": batch,
+        "output_tokens_per_second": speed,
+        "share_of_floor": speed / batch * weights / (copy / 2),  # a copy reads half of the bytes it moves
+    }
+    print(row)
+    return row

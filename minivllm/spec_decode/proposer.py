@@ -1,0 +1,45 @@
+"""What drafts tokens: the interface, and what stands on both its sides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from minivllm.model_config import KVCacheSpec
+from minivllm.sampling.metadata import SamplingRows
+
+
+@dataclass(frozen=True)
+class DraftStep:
+    """What a step that has just been sampled leaves behind, for its R requests."""
+
+    rows: np.ndarray  # [R] row in the arrays below
+    num_computed: np.ndarray  # [R] tokens in the KV cache before the step
+    num_scheduled: np.ndarray  # [R] tokens that the step computed
+    max_drafts: np.ndarray  # [R] how many tokens may be drafted; 0 = none
+    token_ids: np.ndarray  # [max_num_seqs, max_model_len] known tokens; what lies behind them may be overwritten
+    num_tokens: np.ndarray  # [max_num_seqs] how many are known, with what was sampled just now
+    block_tables: np.ndarray  # [max_num_seqs, max_blocks]
+    sampling_rows: SamplingRows
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Tokens for one request, and what they were drawn from."""
+
+    token_ids: list[int]
+    probs: torch.Tensor | None = None  # [m, V]; None = nothing was drawn by chance
+
+
+class Proposer(Protocol):
+    """Drafts tokens. They may be anything: a bad guess costs time, and never changes an answer."""
+
+    def kv_cache_specs(self) -> Sequence[KVCacheSpec]:
+        """The layers that it adds to the model's, under the same block ids."""
+
+    def propose(self, step: DraftStep) -> dict[int, Draft]:
+        """Row -> at most its `max_drafts` drafts; rows without any are left out."""

@@ -1,0 +1,57 @@
+"""Where a rank computes, and with which numbers."""
+
+from __future__ import annotations
+
+import torch
+
+from minivllm.config import ModelConfig
+from minivllm.hardware import has_bfloat16_units
+
+
+def resolve_device(name: str, local_rank: int = 0) -> torch.device:
+    """`auto` is cuda where there is one, and each rank of a machine takes a device of its own.
+
+    Raises:
+        ValueError: the device is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device must be auto, cpu or cuda[:index], not {name!r}") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device {name!r} was asked for, but torch sees no CUDA device here: use cpu or auto"
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu or cuda[:index], not {name!r}")
+    return _own_device(device, local_rank) if local_rank else device
+
+
+def _own_device(device: torch.device, local_rank: int) -> torch.device:
+    """The `local_rank`-th device after the first."""
+    if device.type == "cpu":
+        return device
+    index = (device.index or 0) + local_rank
+    if index >= torch.cuda.device_count():
+        raise ValueError(
+            f"the parallel sizes need {local_rank + 1} CUDA devices on this machine, and torch sees "
+            f"{torch.cuda.device_count()}: lower tensor_parallel_size, pipeline_parallel_size or data_parallel_size"
+        )
+    return torch.device("cuda", index)
+
+
+def resolve_dtype(name: str, model_config: ModelConfig, device: torch.device) -> torch.dtype:
+    """The type of weights, activations and KV cache.
+
+    `auto` on a GPU is the checkpoint's (float32 checkpoints become bfloat16, as half the bytes are half the time); on
+    a CPU it is float32, unless the CPU has units for bfloat16 and the model more than 100 million weights: then reading
+    half the bytes counts for more than the conversions around each product.
+    """
+    if name == "auto":
+        if device.type == "cpu":
+            pays = model_config.num_params > 100e6 and has_bfloat16_units()
+            return torch.bfloat16 if pays else torch.float32
+        return torch.bfloat16 if model_config.dtype == "float32" else getattr(torch, model_config.dtype)
+    return {"half": torch.float16, "float": torch.float32}.get(name) or getattr(torch, name)

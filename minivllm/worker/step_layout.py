@@ -1,0 +1,67 @@
+"""How a step's T tokens are laid out: R requests, one behind the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from minivllm.core.scheduler_output import SchedulerOutput
+
+
+@dataclass(frozen=True)
+class StepLayout:
+    """One entry for each request of the step."""
+
+    rows: np.ndarray  # [R] row in the InputBatch
+    num_scheduled: np.ndarray  # [R]
+    num_computed: np.ndarray  # [R] before the step
+    num_drafts: np.ndarray  # [R] among the scheduled tokens, at their end
+    num_lookahead: np.ndarray  # [R] slots behind the scheduled tokens
+    query_start_loc: np.ndarray  # [R + 1]
+
+    @classmethod
+    def of(cls, step: SchedulerOutput, rows: Mapping[str, int]) -> StepLayout:
+        """Lay out a step; `rows`: request id -> row."""
+
+        def column(values: Mapping[str, int], default: int | None = None) -> np.ndarray:
+            count = len(step.num_scheduled_tokens)
+            found = (values[i] if default is None else values.get(i, default) for i in step.num_scheduled_tokens)
+            return np.fromiter(found, dtype=np.int64, count=count)
+
+        num_scheduled = column(step.num_scheduled_tokens)
+        return cls(
+            rows=column(rows),
+            num_scheduled=num_scheduled,
+            num_computed=column(step.num_computed_tokens),
+            num_drafts=column({i: len(drafts) for i, drafts in step.spec_token_ids.items()}, 0),
+            num_lookahead=column(step.num_lookahead_tokens, 0),
+            query_start_loc=np.concatenate(([0], num_scheduled.cumsum())),
+        )
+
+    @property
+    def num_tokens(self) -> int:
+        """T."""
+        return int(self.query_start_loc[-1])
+
+
+@dataclass(frozen=True)
+class SampledPositions:
+    """The n positions of a step whose logits are wanted: a request's last known token, and each of its drafts."""
+
+    counts: np.ndarray  # [r] positions of each of the r requests that have any
+    rows: np.ndarray  # [n] row in the InputBatch
+    offset: np.ndarray  # [n] 0 for the last known token, then 1, 2, ... for the drafts
+    token: np.ndarray  # [n] place in the flat batch
+
+    @classmethod
+    def of(cls, layout: StepLayout, num_known: np.ndarray) -> SampledPositions:
+        """`num_known` [R]: known tokens of each request. Requests whose last known token is yet to come have none."""
+        ends = layout.num_computed + layout.num_scheduled
+        done = np.flatnonzero(ends == num_known + layout.num_drafts)
+        counts = layout.num_drafts[done] + 1
+        first = np.repeat(counts.cumsum() - counts, counts)
+        offset = np.arange(int(counts.sum())) - first
+        start = layout.query_start_loc[1:][done] - counts
+        return cls(counts, np.repeat(layout.rows[done], counts), offset, np.repeat(start, counts) + offset)
