@@ -201,6 +201,8 @@ FIELDS = [
 def test_every_field_with_every_strange_value(real, field):
     for value in HUGE:
         body = {"prompt": "a", "max_tokens": 2, "stop": [" "], field: value}
+        if field == "max_tokens":  # however many are allowed, the answer is short
+            body["structured_outputs"] = {"choice": ["yes"]}
         status_of(real, "/v1/completions", body, allowed=(200, 400))
 
 
