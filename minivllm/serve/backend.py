@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from minivllm.async_engine import AsyncLLMEngine
 from minivllm.core.scheduler import QueueFullError
@@ -36,8 +36,10 @@ EngineParams = SamplingParams | BeamSearchParams | PoolingParams
 class Truncation(Protocol):
     """A request that says how its prompt may be cut."""
 
-    truncate_prompt_tokens: int | None
-    truncation_side: str
+    @property
+    def truncate_prompt_tokens(self) -> int | None: ...
+    @property
+    def truncation_side(self) -> str: ...
 
 
 class Placement(Protocol):
@@ -137,9 +139,9 @@ class Backend:
     ) -> list[list[int]]:
         """Texts as token ids; token ids stay what they are. 400 for what cannot be encoded."""
         if not isinstance(texts[0], str):
-            return cast(list[list[int]], texts)
+            return texts
         try:
-            return await self.renderer.encode(cast(list[str], texts), add_special_tokens, must_fit=must_fit)
+            return await self.renderer.encode(texts, add_special_tokens, must_fit=must_fit)
         except ValueError as error:
             raise bad_request(str(error), param) from error
 

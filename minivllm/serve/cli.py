@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from logging.config import dictConfig
 from typing import Any
 
 from minivllm.config import EngineConfig, resolve_model
@@ -58,10 +59,12 @@ def _serve(
         from minivllm.serve.app import create_app
 
         print(f"Loading {engine_config.model} ...", flush=True)
+        logs = log_config(level, listen.log_json)
+        dictConfig(logs)  # uvicorn would do it only after loading, which has something to tell
         engine = AsyncLLMEngine.from_config(engine_config, parts=parts)
         try:
             print(describe(engine, settings), flush=True)
-            run_server(create_app(engine, settings), engine, sock, listen, log_config(level, listen.log_json))
+            run_server(create_app(engine, settings), engine, sock, listen, logs)
         finally:
             engine.shutdown(timeout=0.5)
     finally:

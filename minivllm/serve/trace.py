@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from minivllm.core.step_checks import BrokenLawError
-from minivllm.course.catalogue import CourseError, read_course
+from minivllm.course import learner
+from minivllm.course.catalogue import Course, CourseError, read_course
 from minivllm.course.exit_codes import ENVIRONMENT, GREEN, NOT_STARTED, RED
 from minivllm.course.lockstep import DifferenceError
 from minivllm.course.runs import record_run
@@ -92,14 +93,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, BrokenLawError):
             print(f"A law is broken: {error}.\nWhere it begins: add --shadow with the name of the part.")
         return RED
-    is_equal = mine.output_hash == reference.output_hash
     print(f"  yours      {mine}\n  reference  {reference}")
-    record_run(course, arguments.chapter, parts, mine.output_hash, is_equal=is_equal)
-    if not is_equal:
+    if mine.output_hash != reference.output_hash:
+        record_run(course, arguments.chapter, parts, mine.output_hash, is_equal=False)
         print("The tokens differ. Where it begins: add --shadow with the name of the part.")
         return RED
+    if arguments.shadow:  # the reference decided: such a run completes nothing
+        print("The same tokens, and no decision in which they differ.")
+        return GREEN
+    missing = missing_parts(course, arguments.chapter, parts)
+    if missing:
+        told = f"not yours yet in chapter {arguments.chapter:02d}: {', '.join(missing)}"
+        print(f"The same tokens. The run does not complete the chapter; {told}.")
+        return GREEN
+    record_run(course, arguments.chapter, parts, mine.output_hash, is_equal=True)
     print(f"The same tokens. Your parts have served chapter {arguments.chapter:02d}.")
     return GREEN
+
+
+def missing_parts(course: Course, chapter: int, parts: Parts) -> list[str]:
+    """The parts that a chapter's exercises make and that `parts` leaves to the reference."""
+    wanted = [part.name for part in learner.parts(course) if course.exercise(part.exercise).chapter == chapter]
+    return [name for name in dict.fromkeys(wanted) if name not in parts.replaced]
 
 
 if __name__ == "__main__":

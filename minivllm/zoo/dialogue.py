@@ -29,7 +29,7 @@ SINGLES: dict[str, tuple[float, Callable[[Maker], list[Exchange]]]] = {
     "smalltalk": (4, smalltalk.smalltalk),
     "confused": (1.8, smalltalk.confused),
     "listed_words": (14, words.listed_words),
-    "other_words": (20, words.other_words),
+    "other_words": (26, words.other_words),
     "story": (1.2, stories.story),
     "continuation": (1.2, stories.continuation),
 }

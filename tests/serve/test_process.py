@@ -263,6 +263,9 @@ def start_process(folder, flags):
 def test_process_serves_and_sigterm_ends_it_with_streams_open(start):
     running, url, log = start()
     assert "Serving random: KV cache of 7,000 blocks" in log.read_text()
+    assert re.search(
+        r"^INFO: +Model weights: [\d.]+ MB \([\d.]+ MB of float32\)$", log.read_text(), re.MULTILINE
+    )
     body = {"prompt": [1, 2, 3], "max_tokens": 90_000, "ignore_eos": True}
     assert (
         httpx.post(url + "/v1/completions", json={**body, "max_tokens": 8}).json()["usage"][

@@ -55,11 +55,13 @@ def made_up_word(maker: Maker) -> str:
     rng, lists = maker.rng, maker.lexicon.words
     while True:
         kind, listed = rng.random(), maker.word("listed")
-        if kind < 0.3:
+        if kind < 0.2:
             word = maker.sound("words")
-        elif kind < 0.5:
+        elif kind < 0.4:
+            word = maker.sound("heads") + "".join(maker.sound("tails") for _ in range(rng.randint(1, 2)))
+        elif kind < 0.55:
             word = listed[: rng.randint(2, 4)] + maker.sound("words")[-rng.randint(2, 4) :]
-        elif kind < 0.6:
+        elif kind < 0.62:
             word = _pronounceable(maker)
         elif kind < 0.7:
             word = listed + maker.sound("suffixes")
