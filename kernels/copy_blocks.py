@@ -1,17 +1,15 @@
 """Copying KV blocks, as copy-on-write needs it: a Triton kernel beside a torch twin of the same signature.
 
-It decides nothing: which block is copied where is the control plane's work (``minivllm.core``). The kernel
-needs a CUDA device, or ``TRITON_INTERPRET=1`` set before this module is imported; the torch twin runs anywhere,
-and this module imports anywhere, also where Triton has no wheel.
+It decides nothing: which block is copied where is the control plane's work (``minivllm.core``).
+
+    grid (P, tiles of a block)      src [P]    7    3        one block is one run of B * K * D elements,
+                                               |    |        cut into tiles
+                                    dst [P]    9    5
 """
 
 import torch
 
-try:
-    import triton
-    import triton.language as tl
-except ModuleNotFoundError:  # macOS, Windows
-    triton = None
+from ._triton import cdiv, check_can_run, next_power_of_2, tl, triton
 
 MAX_TILE = 1024  # elements that one program copies
 
@@ -36,30 +34,27 @@ def copy_blocks_triton(kv_cache: torch.Tensor, src: torch.Tensor, dst: torch.Ten
         dst: [P] block ids to write, likewise.
 
     Raises:
-        RuntimeError: Triton is not installed.
+        RuntimeError: the kernel cannot run here.
         ValueError: the cache is not contiguous.
     """
-    if triton is None:
-        raise RuntimeError("Triton is not installed (it has wheels for Linux only): use copy_blocks_torch")
+    check_can_run(kv_cache.device.type)
     if not kv_cache.is_contiguous():
         raise ValueError("kv_cache must be contiguous: the kernel addresses a block as one run of elements")
     if src.numel() == 0:
         return
     block_elements = kv_cache[0].numel()  # B * K * D
-    tile = min(MAX_TILE, triton.next_power_of_2(block_elements))
-    grid = (src.numel(), triton.cdiv(block_elements, tile))
+    tile = min(MAX_TILE, next_power_of_2(block_elements))
+    grid = (src.numel(), cdiv(block_elements, tile))
     _copy_blocks_kernel[grid](kv_cache, src, dst, block_elements, TILE=tile)
 
 
-if triton is not None:
-
-    @triton.jit
-    def _copy_blocks_kernel(cache_ptr, src_ptr, dst_ptr, block_elements, TILE: tl.constexpr):
-        pair = tl.program_id(0)
-        offsets = tl.program_id(1) * TILE + tl.arange(0, TILE)
-        mask = offsets < block_elements  # the last tile of a block may be partly empty
-        # 64 bits: block id * block size passes 2**31 elements in a cache of a few gigabytes.
-        src_start = tl.load(src_ptr + pair).to(tl.int64) * block_elements
-        dst_start = tl.load(dst_ptr + pair).to(tl.int64) * block_elements
-        values = tl.load(cache_ptr + src_start + offsets, mask=mask)
-        tl.store(cache_ptr + dst_start + offsets, values, mask=mask)
+@triton.jit
+def _copy_blocks_kernel(cache_ptr, src_ptr, dst_ptr, block_elements, TILE: tl.constexpr):
+    pair = tl.program_id(0)
+    offsets = tl.program_id(1) * TILE + tl.arange(0, TILE)
+    mask = offsets < block_elements  # the last tile of a block may be partly empty
+    # 64 bits: block id * block size passes 2**31 elements in a cache of a few gigabytes.
+    src_start = tl.load(src_ptr + pair).to(tl.int64) * block_elements
+    dst_start = tl.load(dst_ptr + pair).to(tl.int64) * block_elements
+    values = tl.load(cache_ptr + src_start + offsets, mask=mask)
+    tl.store(cache_ptr + dst_start + offsets, values, mask=mask)

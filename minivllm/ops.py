@@ -1,12 +1,15 @@
 """The one place that decides which implementation runs. Everything above it asks here and knows no kernel's
 name.
 
-It computes nothing that has a better home: attention lives in minivllm.attention, kernels in
-minivllm.kernels. Here are the choice, and the plain torch form of the small operations.
+It computes nothing that has a better home: attention lives in minivllm.attention, kernels in minivllm.kernels. Here
+are the choice, and the plain torch form of the small operations. The kernels are imported where they are chosen, so
+that whoever runs on torch alone never waits for Triton.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from typing import Protocol
 
 import torch
@@ -49,19 +52,111 @@ def _no_plan(metadata: AttentionMetadata) -> None:
     return None
 
 
-def attention_backend(name: str = "auto") -> AttentionBackend:
-    """Choose by name: "torch" (also "auto" today), or "naive" for the slow oracle.
+def attention_backend(name: str = "auto", device: torch.device | str = "cpu") -> AttentionBackend:
+    """Choose by name: "torch", "triton", or "naive" for the slow oracle; "auto" is triton on a GPU, else torch.
 
     Raises:
-        ValueError: no backend of that name, or one that is not built yet.
+        ValueError: no backend of that name, or Triton cannot run on this device.
     """
-    if name in ("auto", "torch"):
+    if name == "auto":
+        name = "triton" if torch.device(device).type == "cuda" and has_triton() else "torch"
+    if name == "torch":
         return AttentionBackend("torch", paged.paged_attention, paged.build_plan)
     if name == "naive":
         return AttentionBackend("naive", naive.naive_attention, _no_plan)
     if name == "triton":
-        raise ValueError("attention_backend: 'triton' is not built yet; use 'auto' or 'torch'.")
+        from minivllm.kernels._triton import check_can_run
+
+        try:
+            check_can_run(torch.device(device).type)
+        except RuntimeError as error:
+            raise ValueError(f"attention_backend 'triton': {error}; 'auto' finds what runs here.") from error
+        return AttentionBackend("triton", _triton_attention, _no_plan, _triton_write)
     raise ValueError(f"attention_backend must be one of {', '.join(ATTENTION_BACKENDS)}, got {name!r}.")
+
+
+@cache
+def has_triton() -> bool:
+    """Whether Triton is installed."""
+    return find_spec("triton") is not None
+
+
+def _triton_write(key: Tensor, value: Tensor, kv_cache: LayerKVCache, slot_mapping: Tensor) -> None:
+    from minivllm.kernels.reshape_and_cache import reshape_and_cache_triton
+
+    reshape_and_cache_triton(key, value, kv_cache.key, kv_cache.value, slot_mapping)
+
+
+def _triton_attention(
+    query: Tensor,
+    kv_cache: LayerKVCache,
+    metadata: AttentionMetadata,
+    *,
+    scale: float,
+    window: int | None = None,
+) -> Tensor:
+    """Three kernels: mixed batches; one new token each; and the same with long contexts cut into pieces."""
+    from minivllm.kernels.paged_attention import paged_attention_triton
+    from minivllm.kernels.paged_attention_split_kv import (
+        choose_num_splits,
+        paged_attention_split_kv_triton,
+    )
+    from minivllm.kernels.varlen_attention import varlen_attention_triton
+
+    caches, tables, seq_lens = (kv_cache.key, kv_cache.value), metadata.block_tables, metadata.seq_lens
+    num_requests = len(seq_lens)
+    if metadata.max_query_len > 1 or len(query) != num_requests:
+        starts = metadata.query_start_loc
+        return varlen_attention_triton(query, *caches, starts, seq_lens, tables, scale=scale, window=window)
+    num_programs = num_requests * kv_cache.key.shape[2]
+    num_splits = choose_num_splits(num_programs, metadata.max_seq_len, _num_processors(query.device))
+    if num_splits == 1:
+        return paged_attention_triton(query, *caches, tables, seq_lens, scale=scale, window=window)
+    return paged_attention_split_kv_triton(
+        query, *caches, tables, seq_lens, num_splits=num_splits, scale=scale, window=window
+    )
+
+
+@cache
+def _num_processors(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 1  # interpreted: one program after the other
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def _small_kernels(x: Tensor) -> bool:
+    """Norms, rotations and activations run as kernels on a GPU only: interpreted they would gain nothing."""
+    return x.is_cuda and has_triton()
+
+
+MAX_FUSED_TOKENS = 256  # with more, W is used so often that unpacking it once is better
+
+
+def awq_linear(x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor) -> Tensor:
+    """x [T, in] times 4-bit weights -> [T, out]. How they are packed: kernels/awq_dequantize.py."""
+    from minivllm.kernels.awq_dequantize import awq_dequantize_triton
+    from minivllm.kernels.awq_gemm import awq_gemm_torch, awq_gemm_triton
+
+    if not _small_kernels(x):
+        return awq_gemm_torch(x, qweight, qzeros, scales)
+    if len(x) <= MAX_FUSED_TOKENS:
+        return awq_gemm_triton(x, qweight, qzeros, scales)
+    return x @ awq_dequantize_triton(qweight, qzeros, scales)
+
+
+def awq_dequantize(qweight: Tensor, qzeros: Tensor, scales: Tensor) -> Tensor:
+    """4-bit weights as numbers: W [in, out] in the type of the scales."""
+    from minivllm.kernels.awq_dequantize import awq_dequantize_torch
+
+    return awq_dequantize_torch(qweight, qzeros, scales)
+
+
+def weight_only_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """x [T, in] times 8-bit weights [out, in] (int8 or float8_e4m3fn) and their scales [out] -> [T, out]."""
+    from minivllm.kernels.weight_only_gemm import weight_only_gemm_torch, weight_only_gemm_triton
+
+    fused = _small_kernels(x) and len(x) <= MAX_FUSED_TOKENS
+    return weight_only_gemm_triton(x, weight, scale) if fused else weight_only_gemm_torch(x, weight, scale)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -69,22 +164,44 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
     The division is in float32 and rounded before the weight is applied, as the checkpoints were trained.
     """
+    if _small_kernels(x):
+        from minivllm.kernels.rms_norm import rms_norm_triton
+
+        return rms_norm_triton(x, weight, eps)
     wide = x.float()
     scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
     return (wide * scale).to(x.dtype) * weight
+
+
+def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """stream = x + residual, [T, n] each -> (rms_norm of the stream, the stream). A kernel does both in one pass."""
+    if _small_kernels(x):
+        from minivllm.kernels.rms_norm import add_rms_norm_triton
+
+        return add_rms_norm_triton(x, residual, weight, eps)
+    stream = x + residual
+    return rms_norm(stream, weight, eps), stream
 
 
 def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate each pair (i, i + D/2) of x [T, heads, D] by its token's angle (Su et al. 2021, section 3.2.2).
 
     cos and sin are [T, 1, D], and the first half of sin is negated. So with x's halves (a, b) swapped,
-    x * cos + swapped * sin = (a cos - b sin, b cos + a sin).
+    x * cos + swapped * sin = (a cos - b sin, b cos + a sin). x may be overwritten.
     """
+    if _small_kernels(x):
+        from minivllm.kernels.rotary import rotary_triton
+
+        return rotary_triton(x, cos, sin)
     swapped = x.roll(x.shape[-1] // 2, -1)
     return (x * cos).addcmul_(swapped, sin)
 
 
 def silu_and_mul(x: Tensor) -> Tensor:
     """SwiGLU's gate (Shazeer 2020): silu of the first half of x [T, 2 n], times the second half -> [T, n]."""
+    if _small_kernels(x):
+        from minivllm.kernels.silu_and_mul import silu_and_mul_triton
+
+        return silu_and_mul_triton(x)
     gate, up = x.chunk(2, -1)
     return F.silu(gate).mul_(up)

@@ -11,16 +11,26 @@ from torch import Tensor
 from minivllm.attention.metadata import AttentionMetadata, LayerKVCache
 
 
-def attend_one(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+def attend_one(
+    query: Tensor, keys: Tensor, values: Tensor, scale: float, soft_cap: float | None = None
+) -> Tensor:
     """One query [D] looks at keys [S, D] and takes a weighted mean of values [S, D] -> [D], in float32."""
     scores = (keys.float() * query.float()).sum(-1) * scale  # [S]
+    if soft_cap is not None:
+        scores = soft_cap * torch.tanh(scores / soft_cap)
     weights = torch.exp(scores - scores.max())  # the largest score becomes exp(0): nothing overflows
     weights = weights / weights.sum()
     return (weights[:, None] * values.float()).sum(0)
 
 
 def dense_causal_attention(
-    query: Tensor, key: Tensor, value: Tensor, *, scale: float, window: int | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    scale: float,
+    window: int | None = None,
+    soft_cap: float | None = None,
 ) -> Tensor:
     """Causal attention of one whole sequence, without any cache.
 
@@ -30,6 +40,7 @@ def dense_causal_attention(
         value: [S, K, D].
         scale: factor on the scores, usually D ** -0.5.
         window: how many of the latest tokens a token sees, itself included; None: all.
+        soft_cap: scores become soft_cap * tanh(scores / soft_cap), as in Gemma 2; None: they stay.
 
     Returns:
         [T, H, D] in the query's dtype.
@@ -43,7 +54,7 @@ def dense_causal_attention(
         for h in range(num_heads):
             kv_head = h // (num_heads // num_kv_heads)
             seen = slice(first, last + 1)
-            out[t, h] = attend_one(query[t, h], key[seen, kv_head], value[seen, kv_head], scale)
+            out[t, h] = attend_one(query[t, h], key[seen, kv_head], value[seen, kv_head], scale, soft_cap)
     return out
 
 
@@ -60,6 +71,7 @@ def naive_attention(
     *,
     scale: float,
     window: int | None = None,
+    soft_cap: float | None = None,
 ) -> Tensor:
     """Attention of a flat batch over a paged cache, which already holds this step's k and v: [T, H, D] -> same.
 
@@ -73,5 +85,7 @@ def naive_attention(
             continue
         keys = gather_context(kv_cache.key, metadata.block_tables[r], seq_len)
         values = gather_context(kv_cache.value, metadata.block_tables[r], seq_len)
-        out[tokens] = dense_causal_attention(query[tokens], keys, values, scale=scale, window=window)
+        out[tokens] = dense_causal_attention(
+            query[tokens], keys, values, scale=scale, window=window, soft_cap=soft_cap
+        )
     return out

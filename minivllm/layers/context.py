@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from minivllm.layers.linear_method import LinearMethod, UnquantizedLinear
-from minivllm.parallel.group import SINGLE, TensorParallel
+from minivllm.parallel.group import ONE_STAGE, SINGLE, PipelineParallel, TensorParallel
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class LayerContext:
     device: torch.device = torch.device("cpu")
     method: LinearMethod = UnquantizedLinear()
     tp: TensorParallel = SINGLE
+    pp: PipelineParallel = ONE_STAGE
 
     def empty(self, *shape: int) -> torch.nn.Parameter:
         """A parameter to be filled by the loader."""

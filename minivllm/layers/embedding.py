@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minivllm.layers.context import LayerContext
-from minivllm.layers.weights import WeightSlot
+from minivllm.layers.weights import CheckpointTensor, WeightSlot
 
 
 def _vocab_parameter(vocab_size: int, hidden_size: int, context: LayerContext) -> nn.Parameter:
@@ -17,7 +17,7 @@ def _vocab_parameter(vocab_size: int, hidden_size: int, context: LayerContext) -
 
 
 def _vocab_slot(weight: nn.Parameter, vocab_size: int, rank: int) -> WeightSlot:
-    def load(tensor: Tensor) -> None:
+    def load(tensor: CheckpointTensor) -> None:
         rows = tensor[rank * len(weight) : (rank + 1) * len(weight)]
         weight.data[: len(rows)].copy_(rows)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from minivllm.layers.context import LayerContext
 from minivllm.layers.linear_method import Shard
-from minivllm.layers.weights import WeightSlot
+from minivllm.layers.weights import CheckpointTensor, WeightSlot
 
 
 class Linear(nn.Module):
@@ -47,7 +47,7 @@ class Linear(nn.Module):
                 slots[f"{prefix}.bias"] = WeightSlot((shard.out_total,), partial(self._load_bias, shard))
         return slots
 
-    def _load_bias(self, shard: Shard, tensor: Tensor) -> None:
+    def _load_bias(self, shard: Shard, tensor: CheckpointTensor) -> None:
         assert self.bias is not None
         piece = tensor[shard.out_start : shard.out_start + shard.out_size]
         self.bias.data[shard.offset : shard.offset + shard.out_size].copy_(piece)

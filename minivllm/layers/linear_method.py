@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minivllm.layers.weights import CheckpointTensor
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -43,8 +45,11 @@ class LinearMethod(Protocol):
     def slot_shape(self, name: str, shard: Shard) -> tuple[int, ...]:
         """Shape of the checkpoint tensor `<shard.name>.<name>` for the parameter called name."""
 
-    def load_shard(self, layer: nn.Module, name: str, shard: Shard, tensor: Tensor) -> None:
-        """Copy this rank's piece of a whole checkpoint tensor into the layer's parameter called name."""
+    def load_shard(self, layer: nn.Module, name: str, shard: Shard, tensor: CheckpointTensor) -> None:
+        """Copy this rank's piece of a checkpoint tensor into the layer's parameter called name.
+
+        The tensor still lies in its file: slice it to read the piece (`tensor[:]` reads all of it).
+        """
 
     def apply(self, layer: nn.Module, x: Tensor, bias: Tensor | None) -> Tensor:
         """[T, in_features] -> [T, out_features]."""
@@ -69,10 +74,10 @@ class UnquantizedLinear:
         """[out, in] of the whole checkpoint matrix."""
         return (shard.out_total, shard.in_total)
 
-    def load_shard(self, layer: nn.Module, name: str, shard: Shard, tensor: Tensor) -> None:
+    def load_shard(self, layer: nn.Module, name: str, shard: Shard, tensor: CheckpointTensor) -> None:
         """Copy rows and columns of the shard."""
-        rows = tensor[shard.out_start : shard.out_start + shard.out_size]
-        piece = rows[:, shard.in_start : shard.in_start + shard.in_size]
+        rows = slice(shard.out_start, shard.out_start + shard.out_size)
+        piece = tensor[rows, shard.in_start : shard.in_start + shard.in_size]
         getattr(layer, name).data[shard.offset : shard.offset + shard.out_size].copy_(piece)
 
     def apply(self, layer: nn.Module, x: Tensor, bias: Tensor | None) -> Tensor:

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from minivllm import ops
 from minivllm.layers.context import LayerContext
-from minivllm.layers.weights import WeightSlot
+from minivllm.layers.weights import WeightSlot, whole
 
 
 class RMSNorm(nn.Module):
@@ -20,12 +20,13 @@ class RMSNorm(nn.Module):
 
         The two steps stand together because a kernel does them in one pass. None: x starts the stream.
         """
-        stream = x if residual is None else x + residual
-        return ops.rms_norm(stream, self.weight, self.eps), stream
+        if residual is None:
+            return ops.rms_norm(x, self.weight, self.eps), x
+        return ops.add_rms_norm(x, residual, self.weight, self.eps)
 
     def slots(self, name: str) -> dict[str, WeightSlot]:
         """The one checkpoint tensor of this layer."""
-        return {f"{name}.weight": WeightSlot(tuple(self.weight.shape), self.weight.data.copy_)}
+        return {f"{name}.weight": whole(self.weight.data)}
 
 
 class QKNorm(nn.Module):
@@ -48,6 +49,6 @@ class QKNorm(nn.Module):
         q, k = self.weight.data[: self.num_heads], self.weight.data[self.num_heads :]
         shape = (self.weight.shape[1],)
         return {
-            f"{parent}.q_norm.weight": WeightSlot(shape, q.copy_),
-            f"{parent}.k_norm.weight": WeightSlot(shape, k.copy_),
+            f"{parent}.q_norm.weight": WeightSlot(shape, lambda tensor: q.copy_(tensor[:])),
+            f"{parent}.k_norm.weight": WeightSlot(shape, lambda tensor: k.copy_(tensor[:])),
         }

@@ -12,6 +12,7 @@ Where the families differ, `ModelConfig` says so. Modules carry the checkpoint's
 packed, so that each pair of matrices costs one matmul.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -26,7 +27,7 @@ from minivllm.layers.embedding import ParallelLMHead, VocabParallelEmbedding
 from minivllm.layers.linear import MergedColumnParallelLinear, QKVParallelLinear, RowParallelLinear
 from minivllm.layers.norm import QKNorm, RMSNorm
 from minivllm.layers.rotary import RotaryEmbedding
-from minivllm.layers.weights import WeightSlot
+from minivllm.layers.weights import CheckpointTensor, WeightSlot
 from minivllm.model_config import KVCacheSpec, ModelConfig
 from minivllm.ops import AttentionBackend
 
@@ -51,8 +52,11 @@ class SelfAttention(nn.Module):
         self.qk_norm = None
         if config.qk_norm:
             self.qk_norm = QKNorm(self.num_heads, self.num_kv_heads, head_dim, config.rms_norm_eps, context)
+        first = context.pp.layers(
+            config.num_hidden_layers
+        ).start  # caches are counted from this stage's first
         self.attn = Attention(
-            backend, scale=head_dim**-0.5, window=config.layer_windows[layer], layer_index=layer
+            backend, scale=head_dim**-0.5, window=config.layer_windows[layer], layer_index=layer - first
         )
 
     def forward(
@@ -114,59 +118,81 @@ class DecoderLayer(nn.Module):
 
 
 class DecoderModel(nn.Module):
-    """A whole model, or one rank's share of it. `models.loader.load_model` builds and fills it."""
+    """A whole model, or one rank's share of it. `models.loader.load_model` builds and fills it.
+
+    A pipeline stage has only its layers; the embedding is the first stage's, the final norm and the head the last's.
+    """
 
     def __init__(self, config: ModelConfig, context: LayerContext, backend: AttentionBackend):
         super().__init__()
-        self.config, self.tp, self.backend = config, context.tp, backend
-        self.embed_tokens = VocabParallelEmbedding(config.vocab_size, config.hidden_size, context)
+        self.config, self.tp, self.pp, self.backend = config, context.tp, context.pp, backend
+        self.dtype = context.params_dtype
+        is_tied = config.tie_word_embeddings
+        self.embed_tokens = None
+        if self.pp.is_first or (self.pp.is_last and is_tied):
+            self.embed_tokens = VocabParallelEmbedding(config.vocab_size, config.hidden_size, context)
         self.rotary_emb = RotaryEmbedding(
             config.head_dim, config.max_position_embeddings, config.rope_theta, config.rope_scaling, context
         )
-        layers = [DecoderLayer(config, layer, context, backend) for layer in range(config.num_hidden_layers)]
-        self.layers = nn.ModuleList(layers)
-        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, context)
-        tied = self.embed_tokens if config.tie_word_embeddings else None
-        self.lm_head = ParallelLMHead(config.vocab_size, config.hidden_size, context, tied)
+        self.layer_range = self.pp.layers(config.num_hidden_layers)
+        self.layers = nn.ModuleList(  # other stages' layers keep their numbers, and nothing else
+            DecoderLayer(config, layer, context, backend) if layer in self.layer_range else nn.Identity()
+            for layer in range(config.num_hidden_layers)
+        )
+        self.norm = self.lm_head = None
+        if self.pp.is_last:
+            self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, context)
+            tied = self.embed_tokens if is_tied else None
+            self.lm_head = ParallelLMHead(config.vocab_size, config.hidden_size, context, tied)
 
     def embed(self, input_ids: Tensor) -> Tensor:
-        """Token ids [T] -> [T, hidden]."""
-        return self.embed_tokens(input_ids)
+        """Token ids [T] -> [T, hidden]. The first stage's."""
+        assert self.embed_tokens is not None
+        rows: Tensor = self.embed_tokens(input_ids)
+        return rows
 
     def forward(
         self, x: Tensor, positions: Tensor, kv_caches: KVCaches, attn_metadata: AttentionMetadata
     ) -> Tensor:
-        """Run all layers on x [T, hidden] at positions [T] -> hidden states [T, hidden].
+        """Run this stage's layers on x [T, hidden] at positions [T] -> hidden states [T, hidden].
 
-        Writes the keys and values of these tokens into kv_caches, one per layer, at attn_metadata.slot_mapping.
+        What a stage before the last returns is the residual stream, the x of the next one. Writes the keys and
+        values of these tokens into kv_caches, one per layer, at attn_metadata.slot_mapping.
         """
         if attn_metadata.plan is None:
             attn_metadata = replace(attn_metadata, plan=self.backend.build_plan(attn_metadata))
         rotation = self.rotary_emb(positions)
-        residual = None
-        for layer in self.layers:
-            x, residual = layer(x, residual, rotation, kv_caches, attn_metadata)
-        return self.norm(x, residual)[0]
+        residual: Tensor | None = None
+        for layer in self.layer_range:
+            x, residual = self.layers[layer](x, residual, rotation, kv_caches, attn_metadata)
+        if self.norm is None:
+            assert residual is not None
+            return x + residual
+        hidden: Tensor = self.norm(x, residual)[0]
+        return hidden
 
     def compute_logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states [n, hidden] of the rows that need them -> logits [n, V]."""
-        return self.lm_head(hidden)
+        """Hidden states [n, hidden] of the rows that need them -> logits [n, V]. The last stage's."""
+        assert self.lm_head is not None
+        logits: Tensor = self.lm_head(hidden)
+        return logits
 
     def kv_cache_specs(self) -> list[KVCacheSpec]:
         """What each layer keeps per token, on this rank."""
-        dtype = str(self.norm.weight.dtype).removeprefix("torch.")
-        return self.config.kv_cache_specs(dtype, self.tp.size)
+        dtype = str(self.dtype).removeprefix("torch.")
+        specs = self.config.kv_cache_specs(dtype, self.tp.size)
+        return specs[self.layer_range.start : self.layer_range.stop]
 
     def weight_slots(self) -> dict[str, WeightSlot]:
-        """Every tensor that the checkpoint must have, by its name there."""
+        """Every tensor that this rank needs of the checkpoint, by its name there."""
         slots: dict[str, WeightSlot] = {}
         for name, module in self.named_modules():
             if hasattr(module, "slots"):
                 slots |= module.slots(name if name == "lm_head" else f"model.{name}")
         return slots
 
-    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Fill every parameter from (checkpoint name, whole tensor) pairs, in any order.
+    def load_weights(self, weights: Iterable[tuple[str, CheckpointTensor]]) -> None:
+        """Fill every parameter from (checkpoint name, tensor) pairs, in any order; only what is needed is read.
 
         Raises:
             ValueError: a tensor has no place here or another shape than expected, or one is missing.
@@ -176,6 +202,8 @@ class DecoderModel(nn.Module):
             tied_head = name == "lm_head.weight" and self.config.tie_word_embeddings
             if tied_head or name.endswith("rotary_emb.inv_freq"):
                 continue  # repetitions: some files carry the tied embedding twice, old ones the rotary angles
+            if name not in slots and self._is_elsewhere(name):
+                continue
             if name not in slots:
                 what = f"has no place in {self.config.architecture}, or comes twice"
                 raise ValueError(f"checkpoint tensor {name} {what}.")
@@ -186,3 +214,14 @@ class DecoderModel(nn.Module):
             load(tensor)
         if slots:
             raise ValueError(f"the checkpoint lacks {len(slots)} tensors; the first is {next(iter(slots))}.")
+
+    def _is_elsewhere(self, name: str) -> bool:
+        """Does a checkpoint tensor belong to another pipeline stage?"""
+        if layer := re.match(r"model\.layers\.(\d+)\.", name):
+            return int(layer[1]) < self.config.num_hidden_layers and int(layer[1]) not in self.layer_range
+        place: dict[str, nn.Module | None] = {
+            "model.embed_tokens.weight": self.embed_tokens,
+            "model.norm.weight": self.norm,
+            "lm_head.weight": self.lm_head,
+        }
+        return name in place and place[name] is None

@@ -1,26 +1,34 @@
 """From files to a filled model. Reads safetensors only: a pickle from a stranger can run code, a safetensors
 file not.
 
-Files are read one after the other and tensors one at a time, so that loading needs little more memory than
-the model.
+Files are mapped, not read: a rank touches the pages that hold its own shards, one tensor after the other, so that
+loading needs little more memory than its share of the model.
 """
 
 import json
+import logging
+import zlib
+from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from minivllm.layers.context import LayerContext
-from minivllm.layers.linear_method import LinearMethod, UnquantizedLinear
-from minivllm.layers.weights import WeightSlot
+from minivllm.layers.linear_method import UnquantizedLinear
+from minivllm.layers.weights import CheckpointTensor, WeightSlot
 from minivllm.model_config import ModelConfig
 from minivllm.models.decoder import DecoderModel
 from minivllm.models.registry import ModelRegistry
 from minivllm.ops import AttentionBackend
-from minivllm.parallel.group import SINGLE, TensorParallel
+from minivllm.parallel.group import ONE_STAGE, SINGLE, PipelineParallel, TensorParallel
+from minivllm.quantization.registry import linear_method
+
+logger = logging.getLogger(__name__)
 
 LOAD_FORMATS = ("auto", "safetensors", "dummy")
 
@@ -31,8 +39,9 @@ def load_model(
     device: torch.device | str,
     *,
     backend: AttentionBackend,
-    linear_method: LinearMethod | None = None,
+    quantization: str | None = None,
     tp: TensorParallel = SINGLE,
+    pp: PipelineParallel = ONE_STAGE,
     load_format: str = "auto",
     seed: int = 0,
 ) -> DecoderModel:
@@ -43,42 +52,68 @@ def load_model(
         dtype: of all parameters; checkpoint tensors are cast.
         device: where the parameters live.
         backend: see ops.attention_backend.
-        linear_method: how linear layers store weights; None: as they are.
-        tp: this process's rank among those that share the model.
+        quantization: how linear layers store weights, see quantization.registry; None: as the checkpoint says.
+        tp: this process's rank among those that share its layers.
+        pp: the stage whose layers they are.
         load_format: "auto" or "safetensors" read the folder; "dummy" draws random weights instead.
         seed: of the dummy weights.
 
     Raises:
-        ValueError: unknown load_format, quantized checkpoint without linear_method, or files that do not fit.
+        ValueError: unknown load_format, a quantized checkpoint that is not read, or files that do not fit.
     """
     if load_format not in LOAD_FORMATS:
         raise ValueError(f"load_format must be one of {', '.join(LOAD_FORMATS)}, got {load_format!r}.")
-    quantization = model_config.raw.get("quantization_config")
-    if quantization and linear_method is None:
-        method = quantization.get("quant_method", "unknown method")
-        raise ValueError(
-            f"model: the checkpoint is quantized ({method}), which needs a linear_method that reads it."
-        )
-    context = LayerContext(dtype, torch.device(device), linear_method or UnquantizedLinear(), tp)
+    method = linear_method(quantization, model_config.raw.get("quantization_config"))
+    context = LayerContext(dtype, torch.device(device), method or UnquantizedLinear(), tp, pp)
     model: DecoderModel = ModelRegistry.resolve(model_config.architecture)(model_config, context, backend)
+    weights: Iterator[tuple[str, CheckpointTensor]] = (
+        dummy_weights(model.weight_slots(), seed)
+        if load_format == "dummy"
+        else read_weights(model_config.path)
+    )
     with torch.no_grad():
-        dummy = load_format == "dummy"
-        model.load_weights(
-            dummy_weights(model.weight_slots(), seed) if dummy else read_weights(model_config.path)
-        )
+        model.load_weights(weights)
+    logger.info("%s", describe_weights(model))
     return model.eval()
 
 
+def describe_weights(model: nn.Module) -> str:
+    """One line: the memory that the weights take (on this rank), and in which types."""
+    sizes: Counter[str] = Counter()
+    for tensor in {id(t): t for t in (*model.parameters(), *model.buffers())}.values():
+        sizes[str(tensor.dtype).removeprefix("torch.")] += tensor.numel() * tensor.element_size()
+    parts = ", ".join(f"{size / 1e6:,.1f} MB of {dtype}" for dtype, size in sizes.most_common())
+    return f"Model weights: {sizes.total() / 1e6:,.1f} MB ({parts})"
+
+
 def dummy_weights(slots: dict[str, WeightSlot], seed: int, std: float = 0.02) -> Iterator[tuple[str, Tensor]]:
-    """Draw each whole checkpoint tensor in turn (norms are ones): every rank of a split model agrees."""
-    generator = torch.Generator().manual_seed(seed)
+    """Draw whole checkpoint tensors, each by its name and the seed (norms: ones), so that all ranks agree."""
     for name, slot in slots.items():
-        is_norm = name.endswith("norm.weight")
-        yield name, torch.ones(slot.shape) if is_norm else torch.randn(slot.shape, generator=generator) * std
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
+        if name.endswith("norm.weight"):
+            yield name, torch.ones(slot.shape)
+        elif name.endswith((".qweight", ".qzeros")):  # of AWQ: words of eight 4-bit numbers, all equally likely
+            yield name, torch.randint(-(2**31), 2**31, slot.shape, generator=generator, dtype=torch.int32)
+        elif name.endswith(".scales"):  # and the difference of two such numbers varies by sqrt((16**2 - 1) / 6)
+            yield name, torch.full(slot.shape, std / 42.5**0.5)
+        else:
+            yield name, torch.randn(slot.shape, generator=generator) * std
 
 
-def read_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Yield every tensor of the folder's safetensors files with its name, on the CPU.
+class FileTensor:
+    """A tensor in a safetensors file; slicing reads that part of it, on the CPU."""
+
+    def __init__(self, file: Any, name: str) -> None:
+        self._slice = file.get_slice(name)
+        self._whole = partial(file.get_tensor, name)
+        self.shape = tuple(self._slice.get_shape())
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return self._slice[index] if self.shape else self._whole()  # a single number cannot be sliced
+
+
+def read_weights(folder: Path) -> Iterator[tuple[str, FileTensor]]:
+    """Yield every tensor of the folder's safetensors files with its name, unread.
 
     Raises:
         ValueError: no such files, one that the index names is missing, or one is damaged.
@@ -87,7 +122,7 @@ def read_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
         try:
             with safe_open(file, framework="pt") as tensors:
                 for name in tensors.keys():  # noqa: SIM118 (not a dict)
-                    yield name, tensors.get_tensor(name)
+                    yield name, FileTensor(tensors, name)
         except SafetensorError as error:
             raise ValueError(
                 f"{file} is not a complete safetensors file ({error}); download it again."

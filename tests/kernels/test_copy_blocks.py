@@ -2,16 +2,19 @@
 
 import math
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minivllm.kernels import copy_blocks
+from minivllm.kernels import _triton, copy_blocks
 
 DEVICE = "cuda" if torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1" else "cpu"
-needs_triton = pytest.mark.skipif(copy_blocks.triton is None, reason="Triton has no wheel for this system")
+needs_triton = pytest.mark.skipif(not _triton.HAS_TRITON, reason="Triton has no wheel for this system")
 
 
 @st.composite
@@ -68,8 +71,25 @@ def test_a_cache_with_holes_is_refused():
         copy_blocks.copy_blocks_triton(holes, ids, ids + 1)
 
 
-def test_without_triton_the_sentence_names_the_way_out(monkeypatch):
-    monkeypatch.setattr(copy_blocks, "triton", None)
+@pytest.mark.parametrize(
+    ("name", "said"), [("HAS_TRITON", "not installed"), ("INTERPRETED", "on a CUDA device")]
+)
+def test_where_a_kernel_cannot_run_the_sentence_names_the_way_out(monkeypatch, name, said):
+    monkeypatch.setattr(_triton, name, False)
     ids = torch.tensor([1])
-    with pytest.raises(RuntimeError, match="copy_blocks_torch"):
+    with pytest.raises(RuntimeError, match=f"{said}.*use the torch path"):
         copy_blocks.copy_blocks_triton(torch.zeros(4, 1, 1, 1), ids, ids + 1)
+
+
+def test_the_kernels_can_be_imported_where_triton_has_no_wheel():
+    """In a fresh process in which Triton cannot be found: every module loads, and the torch twin works."""
+    names = [path.stem for path in Path(copy_blocks.__file__).parent.glob("*.py")]
+    program = (
+        "import sys; sys.modules['triton'] = None; import importlib, torch\n"
+        f"for name in {names!r}: importlib.import_module('minivllm.kernels.' + name)\n"
+        "from minivllm import ops\n"
+        "print(sys.modules['minivllm.kernels._triton'].HAS_TRITON)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "False\n", done.stderr
+    assert len(names) > 5

@@ -1,0 +1,146 @@
+"""Compile every kernel for GPUs that need not be here: `python compile_kernels.py 80 90 [--all]`.
+
+The environment must not hold TRITON_INTERPRET=1: whether kernels are interpreted is settled when they are defined.
+The wrappers run with tensors that have a shape and a type and no memory; instead of launching, a kernel is compiled
+to machine code with the very arguments and tile sizes that its wrapper chose. Prints one JSON line for each.
+"""
+
+import json
+import sys
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from minivllm.kernels import (
+    _triton,
+    awq_dequantize,
+    awq_gemm,
+    copy_blocks,
+    paged_attention,
+    paged_attention_split_kv,
+    reshape_and_cache,
+    rms_norm,
+    rotary,
+    silu_and_mul,
+    varlen_attention,
+    weight_only_gemm,
+)
+
+TYPES = {
+    torch.float32: "*fp32",
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+    torch.int8: "*i8",
+    torch.uint8: "*u8",
+}
+ALL = "--all" in sys.argv  # also the types and sizes that take longest
+CAPABILITIES = [int(argument) for argument in sys.argv[1:] if argument.isdigit()]
+
+
+class Compiling:
+    """Takes a kernel's place: kernel[grid](...) compiles for all targets."""
+
+    def __init__(self, name, kernel):
+        self.name, self.kernel = name, kernel
+
+    def __getitem__(self, grid):
+        return self.compile
+
+    def compile(self, *args, num_warps=4, num_stages=3, **constants):
+        names = self.kernel.arg_names[: len(args)]
+        assert set(self.kernel.arg_names) == {*names, *constants}
+        given = dict(zip(names, args, strict=True))
+        signature = {name: type_name(value) for name, value in given.items()}
+        signature |= dict.fromkeys(constants, "constexpr")
+        options = {"num_warps": num_warps, "num_stages": num_stages}
+        for capability in CAPABILITIES:
+            source = ASTSource(self.kernel, signature, {(n,): v for n, v in index(self.kernel, constants)})
+            compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+            size = len(compiled.asm["cubin"])
+            row = {
+                "kernel": self.name,
+                "capability": capability,
+                "shared": compiled.metadata.shared,
+                "bytes": size,
+            }
+            print(json.dumps(row), flush=True)
+
+
+def index(kernel, constants):
+    return [(kernel.arg_names.index(name), value) for name, value in constants.items()]
+
+
+def type_name(value):
+    if isinstance(value, torch.Tensor):
+        return TYPES[value.dtype]
+    return "fp32" if isinstance(value, float) else "i32"
+
+
+def meta(*shape, dtype=torch.float32):
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def ints(*shape, dtype=torch.int32):
+    return meta(*shape, dtype=dtype)
+
+
+def attention(dtype, head_size, group, block_size, **options):
+    heads = 2 * group
+    query, cache = meta(5, heads, head_size, dtype=dtype), meta(9, block_size, 2, head_size, dtype=dtype)
+    tables, seq_lens, scale = ints(5, 7), ints(5), head_size**-0.5
+    paged_attention.paged_attention_triton(query, cache, cache, tables, seq_lens, scale=scale, **options)
+    paged_attention_split_kv.paged_attention_split_kv_triton(
+        query, cache, cache, tables, seq_lens, num_splits=8, scale=scale, **options
+    )
+    varlen_attention.varlen_attention_triton(
+        query, cache, cache, ints(6), seq_lens, tables, scale=scale, **options
+    )
+
+
+def small(dtype):
+    x, cache = meta(5, 4, 80, dtype=dtype), meta(9, 16, 4, 80, dtype=dtype)
+    reshape_and_cache.reshape_and_cache_triton(x, x, cache, cache, ints(5, dtype=torch.int64))
+    copy_blocks.copy_blocks_triton(cache, ints(2), ints(2))
+    rms_norm.rms_norm_triton(x, meta(4, 80, dtype=dtype), 1e-6)
+    rms_norm.add_rms_norm_triton(
+        meta(5, 96, dtype=dtype), meta(5, 96, dtype=dtype), meta(96, dtype=dtype), 1e-6
+    )
+    rotary.rotary_triton(x, meta(5, 1, 80, dtype=dtype), meta(5, 1, 80, dtype=dtype))
+    silu_and_mul.silu_and_mul_triton(meta(5, 96, dtype=dtype))
+
+
+def quantized(dtype):
+    x, scales = meta(5, 256, dtype=dtype), meta(2, 192, dtype=dtype)
+    packed = ints(256, 24), ints(2, 24), scales
+    awq_dequantize.awq_dequantize_triton(*packed)
+    awq_gemm.awq_gemm_triton(x, *packed)
+    for stored in (torch.int8, torch.float8_e4m3fn):
+        weight_only_gemm.weight_only_gemm_triton(x, meta(192, 256, dtype=stored), meta(192))
+
+
+def main():
+    assert not _triton.INTERPRETED, "interpreted kernels cannot be compiled"
+    _triton.INTERPRETED = True  # "can run here", says check_can_run: nothing is run
+    for module in list(sys.modules.values()):
+        if getattr(module, "__name__", "").startswith("minivllm.kernels."):
+            for name, value in list(vars(module).items()):
+                if name.endswith("_kernel"):
+                    setattr(module, name, Compiling(f"{module.__name__.rsplit('.', 1)[1]}.{name}", value))
+    attention(torch.bfloat16, 80, 3, 16, window=100)
+    small(torch.bfloat16)
+    quantized(torch.float16)
+    if ALL:
+        attention(torch.float16, 128, 4, 16)
+        attention(torch.float32, 256, 1, 64, soft_cap=30.0)
+        small(torch.float32)
+        small(torch.float16)
+        quantized(torch.bfloat16)
+        quantized(torch.float32)
+
+
+if __name__ == "__main__":
+    main()
