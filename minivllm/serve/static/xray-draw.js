@@ -41,6 +41,13 @@ function layOut(numBlocks, width) {
   return { cell: 3, columns: Math.floor(width / 3) };
 }
 
+// Blocks to draw: all, or of a large pool the beginning with every block that was ever used, so that cells stay visible.
+export function numDrawn(numBlocks, highest) {
+  let drawn = 256;
+  while (drawn <= highest) drawn *= 2;
+  return Math.min(numBlocks, drawn);
+}
+
 export function drawMap(canvas, numBlocks, state, owners) {
   const { cell, columns } = layOut(numBlocks, canvas.clientWidth);
   const { context } = prepare(canvas, Math.ceil(numBlocks / columns) * cell);

@@ -7,11 +7,12 @@ export class State {
     this.running = new Set(start.running);
     this.waiting = new Set(start.waiting);
     this.copied = null; // the latest copy-on-write: [from, to]
+    this.highest = start.highest || Math.max(0, ...this.cached, ...[...this.tables.values()].flat()); // block ever used
   }
 
   clone() {
     const tables = Object.fromEntries([...this.tables].map(([id, blocks]) => [id, blocks.slice()]));
-    return new State({ tables, cached: this.cached, running: this.running, waiting: this.waiting });
+    return new State({ ...this, tables });
   }
 
   apply(frame) {
@@ -24,6 +25,7 @@ export class State {
   }
 
   take(kind, id, detail) {
+    if (kind === "hit" || kind === "alloc") this.highest = Math.max(this.highest, ...detail);
     const table = this.tables.get(id) || [];
     if (kind === "add") this.waiting.add(id);
     if (kind === "hit" || kind === "alloc") this.tables.set(id, table.concat(detail));

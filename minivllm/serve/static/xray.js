@@ -1,6 +1,6 @@
 // The X-ray: watches the engine, keeps the last steps, and shows the latest or any other of them.
 import { api, events, refusal } from "./api.js";
-import { colourOf, drawBatches, drawMap, inkOn } from "./xray-draw.js";
+import { colourOf, drawBatches, drawMap, inkOn, numDrawn } from "./xray-draw.js";
 import { History } from "./xray-state.js";
 
 const HISTORY = 1200; // frames that can be replayed
@@ -77,9 +77,10 @@ function show() {
   const index = shownAt === null ? last : Math.min(shownAt, last);
   const state = history.at(index);
   const owners = state.owners();
-  geometry = { ...drawMap($("map"), engine.num_blocks, state, owners), owners, state };
+  const drawn = numDrawn(engine.num_blocks, history.now.highest);
+  geometry = { ...drawMap($("map"), drawn, state, owners), owners, state };
   drawBatches($("batches"), frames, index, engine.budget);
-  describeMap(state, owners);
+  describeMap(state, owners, drawn);
   describeBatch(frames, index);
   showQueue("running", state.running, state);
   showQueue("waiting", state.waiting, state);
@@ -87,11 +88,12 @@ function show() {
   showReplay(frames, index);
 }
 
-function describeMap(state, owners) {
+function describeMap(state, owners, drawn) {
   const shared = [...owners.values()].filter((holders) => holders.length > 1).length;
   const cached = [...state.cached].filter((block) => !owners.has(block)).length;
   const text =
-    owners.size + " of " + (engine.num_blocks - 1) + " in use · " + shared + " shared · " + cached + " cached and free";
+    owners.size + " of " + (engine.num_blocks - 1) + " in use · " + shared + " shared · " + cached + " cached and free" +
+    (drawn < engine.num_blocks ? " · the first " + drawn + " are drawn, no other was ever used" : "");
   $("map-sum").textContent = text;
   $("map").setAttribute("aria-label", "Block map: " + text);
 }
