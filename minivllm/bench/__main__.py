@@ -18,6 +18,7 @@ from minivllm.bench import (
     scheduler_cost,
     serve,
     sharing,
+    spec_decode,
     throughput,
 )
 
@@ -30,6 +31,7 @@ COMMANDS = {
     "kv-waste": kv_waste,
     "prefix-caching": prefix_caching,
     "sharing": sharing,
+    "spec-decode": spec_decode,
     "serve": serve,
     "parallel": parallel,
     "picture": picture,

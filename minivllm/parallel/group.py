@@ -1,13 +1,15 @@
-"""Who holds which part of the model, as a value that layers receive: no global state, no process group for
+"""Who holds which part of the model, as values that layers receive: no global state, no process group for
 one.
 
-It is not a transport: the two collectives are callables that a parallel executor supplies.
+It is not a transport: how tensors travel are callables that a parallel executor supplies (parallel/distributed.py).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
+
+from minivllm.parallel.plan import layer_ranges
 
 
 def _same(tensor: Tensor) -> Tensor:
@@ -34,4 +36,31 @@ class TensorParallel:
         return total // self.size
 
 
+@dataclass(frozen=True)
+class PipelineParallel:
+    """One of `size` stages, each of which holds a contiguous range of layers (GPipe, Huang et al. 2019)."""
+
+    rank: int = 0
+    size: int = 1
+    receive: Callable[[Tensor], Tensor] = field(default=_same)  # fill a tensor with the previous stage's
+    send: Callable[[Tensor], object] = field(default=_same)  # to the next stage
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def is_last(self) -> bool:
+        return self.rank == self.size - 1
+
+    def layers(self, num_layers: int) -> range:
+        """The layers of this stage.
+
+        Raises:
+            ValueError: there are fewer layers than stages.
+        """
+        return layer_ranges(num_layers, self.size)[self.rank]
+
+
 SINGLE = TensorParallel()
+ONE_STAGE = PipelineParallel()

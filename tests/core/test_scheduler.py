@@ -215,6 +215,8 @@ class Harness:
             if accepted[-1] != draft:
                 break
         row.num_computed -= len(drafts) + 1 - len(accepted)
+        if len(accepted) <= len(drafts):
+            del row.blocks[-(-row.num_computed // self.B) :]  # what only rejected drafts were written to
         return accepted
 
     def check_all_is_given_back(self):

@@ -23,6 +23,7 @@ VALUES = (
     "pooling_params",
     "request",
     "sampling_params",
+    "speculative_config",
 )  # plain data
 DIRECTLY_BELOW = {
     "serve": "async_engine llm course zoo",
@@ -37,7 +38,7 @@ DIRECTLY_BELOW = {
     "pooler": "worker",
     "input_processor": "sampling",
     "output_processor": "detokenizer core",
-    "worker": "models sampling core hardware",
+    "worker": "spec_decode hardware",
     "spec_decode": "models sampling core",
     "models": "quantization lora",
     "quantization": "layers",

@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from minivllm import zoo
 from minivllm.model_config import ModelConfig
-from minivllm.worker.executor import resolve_device, resolve_dtype
+from minivllm.worker.device import resolve_device, resolve_dtype
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -57,7 +57,7 @@ def test_types(name, checkpoint, device, expected):
 def test_auto_on_a_cpu_is_bfloat16_for_large_models_where_it_is_fast(
     monkeypatch, num_params, has_units, expected
 ):
-    monkeypatch.setattr("minivllm.worker.executor.has_bfloat16_units", lambda: has_units)
+    monkeypatch.setattr("minivllm.worker.device.has_bfloat16_units", lambda: has_units)
     assert resolve_dtype("auto", SimpleNamespace(dtype="float32", num_params=num_params), CPU) == expected
 
 
