@@ -19,6 +19,7 @@ WRONG = {
     "dtype": ["int8", "", None, 16],
     "device": ["", None, 0],
     "attention_backend": ["flash", None],
+    "quantization": ["int3", "", 4],
     "enforce_eager": [None, 0, "no"],
     "seed": [*NOT_INTEGERS, -1, 2**63],
     "max_model_len": [*NOT_INTEGERS[:-1], 0, -5],
@@ -28,6 +29,10 @@ WRONG = {
     "kv_cache_memory_bytes": [*NOT_INTEGERS[:-1], 0],
     "num_gpu_blocks_override": [*NOT_INTEGERS[:-1], 0, 1],
     "enable_prefix_caching": [None, 1, "no"],
+    "tensor_parallel_size": [*NOT_INTEGERS, 0, -1],
+    "pipeline_parallel_size": [*NOT_INTEGERS, 0, -1],
+    "data_parallel_size": [*NOT_INTEGERS, 0, -1],
+    "distributed_executor_backend": ["gloo", "", 5],
     "max_num_seqs": [*NOT_INTEGERS, 0, -1, 4096],  # 4096 is more than max_num_batched_tokens is by default
     "max_num_batched_tokens": [*NOT_INTEGERS, 0, 255],  # 255 is less than max_num_seqs is by default
     "enable_chunked_prefill": [None, 1, "no"],
