@@ -33,6 +33,7 @@ from minivllm.core.kv_cache_manager import KVCacheManager, Start
 from minivllm.core.policies import POLICIES
 from minivllm.core.scheduler import QueueFullError, SchedulerConfig
 from minivllm.core.scheduler_output import NewRequestData, RequestUpdate, SchedulerOutput, StepBuilder
+from minivllm.core.spec_decode_stats import SpecDecodeStats
 from minivllm.core.static_batch import StaticBatch
 from minivllm.request import Request, RequestStatus
 
@@ -59,6 +60,7 @@ class Scheduler:
         self.running: list[Request] = []
         self.static_batch = StaticBatch(config.max_num_seqs) if config.enable_static_batching else None
         self.num_preemptions = 0
+        self.spec_decode_stats = SpecDecodeStats()
         self._num_arrived = 0
         self._finished_since_last_step: list[str] = []
         self._forked_since_last_step: list[Request] = []
@@ -166,6 +168,7 @@ class Scheduler:
         if not step.num_scheduled and self.waiting and self.running and not self.running[-1].num_in_flight:
             # Beams that wait for a sibling, which waits for blocks that they hold: the last one gives way.
             self._preempt(self.running[-1], step)
+        self._look_ahead(step)
         finished, self._finished_since_last_step = self._finished_since_last_step, []
         return step.build(self.kv_cache_manager.take_operations(), finished)
 
@@ -177,9 +180,11 @@ class Scheduler:
         self._forked_since_last_step = []
 
     def _schedule_running(self, step: StepBuilder) -> None:
+        """Those that run come first, in order: each gets what it owes, as far as the budget and the blocks go."""
         raise NotImplementedError("exercise 8.3: Scheduler._schedule_running")
 
     def _schedule_waiting(self, step: StepBuilder) -> None:
+        """Let waiting requests in, in order, until the step or the seats are full or the next one does not fit."""
         index = 0  # requests before it have been passed over in this step
         while index < len(self.waiting) and not step.is_full and self._has_seat():
             request = self.waiting[index]
@@ -246,6 +251,46 @@ class Scheduler:
     def _num_tokens_to_schedule(self, request: Request, budget: int, num_computed: int | None = None) -> int:
         """What the request owes, cut to the budget, to its fair share and to the context."""
         raise NotImplementedError("exercise 8.3: Scheduler._num_tokens_to_schedule")
+
+    # -- drafts -------------------------------------------------------------------------------------------------------
+
+    def update_draft_token_ids(self, draft_token_ids: Mapping[str, Sequence[int]]) -> None:
+        """Take in drafts: from here on they are tokens that their requests owe. Requests that do not run are passed over.
+
+        A request gets no more drafts than it may still say, less the one token that verification always adds, and none
+        beyond the free blocks: drafts are a guess, and not worth a preemption.
+        """
+        num_free = self.kv_cache_manager.pool.num_free_blocks
+        for request_id, drafts in draft_token_ids.items():
+            request = self.requests.get(request_id)
+            if request is None or request.status is not RequestStatus.RUNNING:
+                continue
+            room, num_free = self._room_for_drafts(request, len(drafts), num_free)
+            request.spec_token_ids = list(drafts[:room])
+
+    def _room_for_drafts(self, request: Request, num_drafts: int, num_free: int) -> tuple[int, int]:
+        """(how many of the drafts fit, free blocks that are left then)."""
+        table = self.kv_cache_manager.tables()[request.request_id]
+        block_size = self.kv_cache_manager.block_size
+        num_drafts = min(num_drafts, request.max_tokens - request.num_output_tokens - 1)
+        num_drafts = min(num_drafts, (len(table) + num_free) * block_size - request.num_tokens)
+        num_new = max(0, -(-(request.num_tokens + num_drafts) // block_size) - len(table))
+        return max(0, num_drafts), num_free - num_new
+
+    def _look_ahead(self, step: StepBuilder) -> None:
+        """Where a draft model will write: slots behind the scheduled tokens, as far as blocks are left over."""
+        for request_id in step.num_scheduled if self.config.num_lookahead_tokens else ():
+            request = self.requests[request_id]
+            if request.num_computed_tokens < request.num_tokens or request.is_beam or request.is_pooling:
+                continue  # nothing will be drafted
+            num_left = request.num_prompt_tokens + request.max_tokens - 1 - request.num_computed_tokens
+            num_slots = min(self.config.num_lookahead_tokens, num_left)
+            if num_slots <= 0:
+                continue
+            updates = self.kv_cache_manager.allocate_slots(request, num_slots)
+            if updates is not None:
+                step.num_lookahead[request_id] = num_slots
+                step.block_updates[request_id] = [*step.block_updates.get(request_id, ()), *updates]
 
     # -- preemption ---------------------------------------------------------------------------------------------------
 
@@ -327,6 +372,8 @@ class Scheduler:
             if request.status.is_finished:
                 self._release(request)
                 finished.append(request)
+            elif num_rejected or request_id in scheduler_output.num_lookahead_tokens:
+                self.kv_cache_manager.trim(request)
             if new_token_ids:
                 updates.append(RequestUpdate(request, new_token_ids))
         self._drop_finished(finished)
@@ -337,9 +384,13 @@ class Scheduler:
     ) -> int:
         """Draft tokens that the target model refused were computed in vain: their slots are written again."""
         num_drafts = len(scheduler_output.spec_token_ids.get(request.request_id, ()))
-        num_rejected = num_drafts + 1 - num_sampled if num_drafts else 0
+        request.spec_token_ids = []  # those that were not scheduled, too: they were guessed for another position
+        if not num_drafts:
+            return 0
+        num_rejected = num_drafts + 1 - num_sampled
+        self.spec_decode_stats.observe(num_drafts, num_drafts - num_rejected)
+        request.num_rejected_drafts += num_rejected
         request.num_computed_tokens -= num_rejected
-        request.spec_token_ids = []
         return num_rejected
 
     def _append_tokens(self, request: Request, sampled: Sequence[int]) -> Sequence[int]:

@@ -1,11 +1,11 @@
 """Speculative decoding against plain decoding, in turns in one run, with the cost model and where it breaks even.
 
-Part 1: the shipped pair, and n-gram look-up, on stories, glossary and look-up prompts, at batch 1 and 8. Part 2: a larger
-target with random weights, whose draft model runs at its real cost but is made to agree at a set rate.
+Part 1: the shipped pair, and n-gram look-up, on stories, glossary and look-up prompts, at batch 1 and 8. Part 2: a
+larger target with random weights, whose draft model runs at its real cost but is made to agree at a set rate.
 
-Cost model (Leviathan et al. 2023, section 3.3, with a verification that may cost more than one plain step): with drafts of
-k tokens, each right with probability a, a step says (1 - a^(k+1)) / (1 - a) tokens and costs v + d plain steps, where v is
-the verification and d the drafting. It breaks even where the two are equal.
+Cost model (Leviathan et al. 2023, section 3.3, with a verification that may cost more than one plain step): with drafts
+of k tokens, each right with probability a, a step says (1 - a^(k+1)) / (1 - a) tokens and costs v + d plain steps, where
+v is the verification and d the drafting. It breaks even where the two are equal.
 """
 
 from __future__ import annotations
@@ -144,7 +144,13 @@ def break_even(cost: float, k: int) -> float | None:
 
 
 def compare(
-    plain: Clocked, other: Clocked, prompts: list[list[int]], batch_size: int, k: int, args: Any, **options: Any
+    plain: Clocked,
+    other: Clocked,
+    prompts: list[list[int]],
+    batch_size: int,
+    k: int,
+    args: Any,
+    **options: Any,
 ) -> dict[str, Any]:
     """The two in turns; ratios round by round, as the machine's speed drifts."""
     runs: list[tuple[Run, Run]] = []
@@ -224,7 +230,9 @@ def _large(args: argparse.Namespace, k: int) -> list[dict[str, Any]]:
         other = Clocked(llm)
         for batch_size in args.batch_sizes:
             row = compare(plain, other, prompts, batch_size, k, args, ignore_eos=True)
-            rows.append(_show({"target": "random", "method": f"agrees {rate:.0%}", "prompts": "random", **row}))
+            rows.append(
+                _show({"target": "random", "method": f"agrees {rate:.0%}", "prompts": "random", **row})
+            )
     return rows
 
 

@@ -168,7 +168,14 @@ class History:
 
     def refuses(self, line: str, law: str, picture: str | Callable[[], str] = "") -> None:
         """Demand that a statement raises an AssertionError, as the package's do when a caller breaks a contract."""
-        if not self.is_refused(line):
+        try:
+            refused = self.is_refused(line)
+        except LawBroken as broken:
+            if broken.law is not None or broken.__cause__ is None:
+                raise
+            told = f"{line} should be refused with an AssertionError, and ended with {broken.finding}"
+            self.fail(law, told, [line], picture)
+        if not refused:
             lines = [*_expecting_refusal(line), "else:", "    raise SystemExit('accepted')"]
             self.fail(law, f"{line} was accepted.", lines, picture)
         self.program += _expecting_refusal(line)

@@ -81,4 +81,4 @@ def _row(part: Part, is_used: bool) -> str:
         state = f"not checked since it was edited: python -m minivllm.course check {part.exercise}"
     elif state == "red" and part.state.passes_smoke:
         state = "red, smoke tier passed"
-    return f"  {part.name:<18} {whose:<10} exercise {part.exercise:<5} {state}"
+    return f"  {part.name:<22} {whose:<10} exercise {part.exercise:<5} {state}"

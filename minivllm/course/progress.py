@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
+from collections.abc import Sequence
 
 from minivllm.course.catalogue import Course, Exercise, read_course
 from minivllm.course.exit_codes import GREEN, exit_code
@@ -68,10 +69,16 @@ def _print_status(course: Course, found: dict[str, State]) -> None:
     print(f"\nNext: {todo.id} {todo.title}  (python -m minivllm.course next)" if todo else "\nAll done.")
 
 
-def next_of(course: Course, found: dict[str, State]) -> Exercise | None:
-    """What is red or was begun comes first, in the order of the course, then what was not begun."""
+def next_of(
+    course: Course, found: dict[str, State], exercises: Sequence[Exercise] | None = None
+) -> Exercise | None:
+    """What is red or was begun comes first, in the order of the course, then what was not begun.
+
+    Args:
+        exercises: among these; None = all of the course.
+    """
     for wanted in (("red", "unchecked"), ("not started", "missing")):
-        for exercise in course.exercises:
+        for exercise in course.exercises if exercises is None else exercises:
             if found[exercise.id].outcome in wanted:
                 return exercise
     return None
@@ -79,14 +86,15 @@ def next_of(course: Course, found: dict[str, State]) -> Exercise | None:
 
 def next_exercise(arguments: list[str]) -> int:
     """The command `next`."""
-    argparse.ArgumentParser(
-        prog="python -m minivllm.course next", description=next_exercise.__doc__
-    ).parse_args(arguments)
+    parser = argparse.ArgumentParser(prog="python -m minivllm.course next", description=next_exercise.__doc__)
+    parser.add_argument("chapter", nargs="?", help="such as 5; default: the whole course")
+    options = parser.parse_args(arguments)
     course = read_course()
     found = states(course)
-    exercise = next_of(course, found)
+    among = course.select(options.chapter) if options.chapter else None
+    exercise = next_of(course, found, among)
     if exercise is None:
-        print("All exercises are green.")
+        print(f"All exercises of {options.chapter} are green." if among else "All exercises are green.")
         return GREEN
     outcome = found[exercise.id].outcome
     print(

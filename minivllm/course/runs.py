@@ -17,7 +17,10 @@ from minivllm.parts import Parts, files_of
 
 
 def record_run(course: Course, chapter: int, parts: Parts, output_hash: str, *, is_equal: bool) -> None:
-    """Keep the latest run of a chapter's trace. A part in the shadow comes from no file and is not noted."""
+    """Keep the latest run of a chapter's trace. A part in the shadow comes from no file and is not noted.
+
+    A run without files completes no chapter.
+    """
     files = {file for name in parts.replaced for file in _files(getattr(parts, name))}
     runs = _read(course)
     runs[str(chapter)] = {
@@ -38,7 +41,9 @@ def served_chapters(course: Course) -> set[int]:
     return {
         int(chapter)
         for chapter, run in _read(course).items()
-        if run["is_equal"] and all(digest(Path(file)) == found for file, found in run["files"].items())
+        if run["is_equal"]
+        and run["files"]
+        and all(digest(Path(file)) == found for file, found in run["files"].items())
     }
 
 

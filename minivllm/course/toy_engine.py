@@ -17,7 +17,7 @@ from typing import Any
 from minivllm.core.kv_cache_manager import KVCacheManager
 from minivllm.core.scheduler import Scheduler, SchedulerConfig
 from minivllm.core.scheduler_output import SchedulerOutput
-from minivllm.request import Request
+from minivllm.request import Request, RequestStatus
 from minivllm.sampling_params import SamplingParams
 
 
@@ -42,7 +42,9 @@ class ToyStep:
     num_computed: Mapping[str, int]  # tokens in the cache before
     admitted: tuple[str, ...]
     preempted: tuple[str, ...]
-    waiting: tuple[str, ...]  # in the queue's order, after admission
+    running: tuple[str, ...]  # after admission, in the policy's order
+    waiting: tuple[str, ...]  # the same of those that wait
+    num_free: int  # blocks
 
     @property
     def load(self) -> int:
@@ -83,7 +85,9 @@ class ToyWorker:
             self._rows.pop(name, None)
         for new in output.new_requests:
             if new.request.request_id in self._rows:
-                self.wrong.append(f"{new.request.request_id} begins again, and the worker thinks that it runs")
+                self.wrong.append(
+                    f"{new.request.request_id} begins again, and the worker thinks that it runs"
+                )
             self._rows[new.request.request_id] = _Row(list(new.token_ids), list(new.block_ids))
         for name, updates in output.block_updates.items():
             for index, block_id in updates if name in self._rows else ():
@@ -133,6 +137,7 @@ class ToyEngine:
     Args:
         scheduler_class: anybody's Scheduler.
         num_blocks, block_size, caching: of the KV cache; `num_blocks` counts the null block.
+        manager_class: anybody's KVCacheManager.
         config: fields of SchedulerConfig.
     """
 
@@ -143,9 +148,10 @@ class ToyEngine:
         num_blocks: int = 32,
         block_size: int = 2,
         caching: bool = False,
+        manager_class: Callable[[int, int, bool], KVCacheManager] = KVCacheManager,
         **config: Any,
     ) -> None:
-        self.manager = KVCacheManager(num_blocks, block_size, caching)
+        self.manager = manager_class(num_blocks, block_size, caching)
         self.scheduler = scheduler_class(SchedulerConfig(**({"max_model_len": 64} | config)), self.manager)
         self.worker = ToyWorker(block_size)
         self.requests: dict[str, Request] = {}
@@ -173,7 +179,9 @@ class ToyEngine:
             dict(output.num_computed_tokens),
             tuple(new.request.request_id for new in output.new_requests),
             tuple(output.preempted_request_ids),
+            tuple(request.request_id for request in self.scheduler.running),
             tuple(request.request_id for request in self.scheduler.waiting),
+            self.manager.pool.num_free_blocks,
         )
         self.steps.append(step)
         self._in_flight.append((output, self.worker.execute(output)))
@@ -182,6 +190,17 @@ class ToyEngine:
     def take_in(self) -> None:
         """The second half, of the oldest step that has not returned."""
         self.scheduler.update_from_output(*self._in_flight.popleft())
+
+    def abort(self, name: str) -> None:
+        """The client of a request is gone."""
+        self.scheduler.finish_requests([name], RequestStatus.FINISHED_ABORTED)
+
+    def num_tokens_found(self, prompt: Sequence[int]) -> int:
+        """How many tokens of `prompt` a request that comes now would find in the prefix cache."""
+        request = Request("who looks", list(prompt), SamplingParams())
+        blocks = self.manager.get_computed_blocks(request)
+        self.manager.forget(request)
+        return len(blocks) * self.manager.block_size
 
     def run(self, max_steps: int = 300) -> int:
         """Step until all have finished, or `max_steps` steps were made in all. Returns the number of steps."""

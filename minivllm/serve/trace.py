@@ -113,7 +113,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def missing_parts(course: Course, chapter: int, parts: Parts) -> list[str]:
     """The parts that a chapter's exercises make and that `parts` leaves to the reference."""
-    wanted = [part.name for part in learner.parts(course) if course.exercise(part.exercise).chapter == chapter]
+    wanted = [
+        part.name for part in learner.parts(course) if course.exercise(part.exercise).chapter == chapter
+    ]
     return [name for name in dict.fromkeys(wanted) if name not in parts.replaced]
 
 

@@ -75,10 +75,16 @@ def line(x1: float, y1: float, x2: float, y2: float, style: str = 'class="mv-lin
     return f'<path d="M{number(x1)} {number(y1)}L{number(x2)} {number(y2)}" {style}/>'
 
 
-def arrow(x1: float, y1: float, x2: float, y2: float, style: str = 'class="mv-line"') -> str:
-    """A curve to the right or left that leaves and arrives horizontally, with a head at its end."""
-    bend, drop = number((x2 - x1) / 2), number(y2 - y1)
-    curve = f"M{number(x1)} {number(y1)}c{bend} 0 {bend} {drop} {number(x2 - x1)} {drop}"
+def arrow(
+    x1: float, y1: float, x2: float, y2: float, style: str = 'class="mv-line"', *, down_first: float = 0
+) -> str:
+    """A curve to the right or left that leaves and arrives horizontally, with a head at its end.
+
+    `down_first`: so far it goes straight down before it turns.
+    """
+    start = f"M{number(x1)} {number(y1)}" + (f"v{number(down_first)}" if down_first else "")
+    bend, drop = number((x2 - x1) / 2), number(y2 - y1 - down_first)
+    curve = f"{start}c{bend} 0 {bend} {drop} {number(x2 - x1)} {drop}"
     back = -6 if x2 > x1 else 6
     return f'<path d="{curve}m{back} -4l{-back} 4l{back} 4" {style}/>'
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from minivllm.events import Add, Event, EventLog, Finish, Preempt, Schedule
@@ -51,20 +51,45 @@ class Chart:
         self.loads.append((sum(event.num_scheduled_tokens.values()), event.budget))
 
 
-def gantt_stepper(log: EventLog, title: str = "Requests and steps", *, start: int = 0) -> Stepper:
-    """One frame for each step, in which the chart grows by a column."""
-    frames = [Frame(draw_gantt(chart, num_steps), caption) for chart, num_steps, caption in _charts(log)]
+def gantt_stepper(
+    log: EventLog,
+    title: str = "Requests and steps",
+    *,
+    start: int = 0,
+    caption: Callable[[int, Sequence[Event]], str] = caption_of,
+) -> Stepper:
+    """One frame for each step, in which the chart grows by a column. `caption(step, events)` stands below it."""
+    frames = [
+        Frame(draw_gantt(chart, num_steps), caption(step, events))
+        for chart, num_steps, step, events in _charts(log)
+    ]
     return Stepper(frames, title, start)
+
+
+def token_caption(step: int, events: Sequence[Event]) -> str:
+    """Who computes how many tokens in a step, who has to make way, and who is done."""
+    told = []
+    for event in events:
+        match event:
+            case Preempt():
+                told.append(f"{event.request_id} is preempted")
+            case Schedule():
+                counts = event.num_scheduled_tokens
+                each = ", ".join(f"{request_id} {count}" for request_id, count in counts.items())
+                told.append(f"{each}: {sum(counts.values())} of {event.budget} tokens")
+            case Finish():
+                told.append(f"{event.request_id} is done")
+    return f"Step {step}: {'; '.join(told)}."
 
 
 def gantt(log: EventLog) -> Drawing:
     """The whole chart at once."""
-    *_, (chart, num_steps, _) = _charts(log)
+    *_, (chart, num_steps, _, _) = _charts(log)
     return draw_gantt(chart, num_steps)
 
 
-def _charts(log: EventLog) -> list[tuple[Chart, int, str]]:
-    """The chart after each step that scheduled something, the number of steps in all, and what the step did."""
+def _charts(log: EventLog) -> list[tuple[Chart, int, int, Sequence[Event]]]:
+    """The chart after each step that scheduled something, the number of steps in all, the step and its events."""
     requests = {event.request_id: event.num_tokens for event in log if isinstance(event, Add)}
     num_steps = sum(isinstance(event, Schedule) for event in log)
     chart, charts = Chart(requests), []
@@ -76,7 +101,7 @@ def _charts(log: EventLog) -> list[tuple[Chart, int, str]]:
         chart.take_in([*arrived, *events])
         arrived = []
         snapshot = Chart(requests, list(chart.columns), list(chart.loads))
-        charts.append((snapshot, num_steps, caption_of(step, events)))
+        charts.append((snapshot, num_steps, step, events))
     return charts
 
 

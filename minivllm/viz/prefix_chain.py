@@ -71,10 +71,7 @@ def draw_chains(state: State, order: Sequence[str], num_blocks: int, event: Even
     shapes.append(label(MARGIN, top + 20, "free queue"))
     shapes.append(label(MARGIN, top + 36, "first out: left", 'class="mv-soft"', size=11))
     per_row = (WIDTH - LEFT - MARGIN) // (CELL + 6)
-    queue = [
-        block_id for block_id in state.queue if block_id not in counts
-    ]  # what this event takes has left it
-    for index, block_id in enumerate(queue):
+    for index, block_id in enumerate(_free_queue(state)):
         x, y = LEFT + index % per_row * (CELL + 6), top + index // per_row * (CELL + 8)
         shapes.append(_block(x, y, block_id, GREY, "", block_id in state.cached, block_id in touched))
     bottom = top + -(-(num_blocks - 1) // per_row) * (CELL + 8)
@@ -88,10 +85,11 @@ def draw_chains(state: State, order: Sequence[str], num_blocks: int, event: Even
 
 def describe(state: State) -> str:
     """One sentence with the numbers of the picture."""
-    kept = [block_id for block_id in state.queue if block_id in state.cached]
+    queue = _free_queue(state)
+    kept = [block_id for block_id in queue if block_id in state.cached]
     return (
         f"{len(state.tables)} requests; {len(state.cached)} blocks can be found by the prefix cache, "
-        f"{len(kept)} of them are free; the free queue begins with {list(state.queue[:8])}"
+        f"{len(kept)} of them are free; the free queue begins with {queue[:8]}"
     )
 
 
@@ -102,7 +100,13 @@ def to_text(state: State) -> str:
         return f"{block_id}{'+' if block_id in state.cached else ''}"
 
     lines = [f"{i}: {' <- '.join(map(name, table))}" for i, table in state.tables.items()]
-    return "\n".join([*lines, f"free queue: {' '.join(map(name, state.queue))}   (+ = can be found)"])
+    return "\n".join([*lines, f"free queue: {' '.join(map(name, _free_queue(state)))}   (+ = can be found)"])
+
+
+def _free_queue(state: State) -> list[int]:
+    """The queue without what the last event took out of it: the queue itself is recorded one event later."""
+    held = {block_id for table in state.tables.values() for block_id in table}
+    return [block_id for block_id in state.queue if block_id not in held]
 
 
 def _block(

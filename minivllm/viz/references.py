@@ -19,6 +19,7 @@ from minivllm.viz.stepper import Frame, Stepper
 WIDTH, CELL, GAP, MARGIN, ROW = 840, 30, 6, 16, 46
 LEFT, RIGHT = 110, 640  # where tables and blocks begin
 BLOCK_WIDTH, BLOCK_HEIGHT = 110, 30
+LANES = ROW - CELL - 2  # the space below a table, for its arrows
 STORY = ("hit", "alloc", "write", "fork", "copy", "free")
 
 
@@ -110,7 +111,10 @@ def _table(row: int, request_id: str, table: Sequence[int], num_tokens: int) -> 
         if block_id:
             end_x, end_y = _place(block_id)
             style = f'fill="none" stroke="{color}" stroke-width="2"'
-            shapes.append(arrow(x + CELL / 2, y + CELL, end_x - 5, end_y + 9 + row * 4 % 12, style))
+            lane = LANES * (len(table) - index) / (len(table) + 1)  # arrows do not run on top of one another
+            shapes.append(
+                arrow(x + CELL / 2, y + CELL, end_x - 5, end_y + 9 + row * 4 % 12, style, down_first=lane)
+            )
     return shapes
 
 

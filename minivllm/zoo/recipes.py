@@ -55,9 +55,9 @@ class Recipe:
 
 
 RECIPES = {
-    "tutor": Recipe(hidden_size=256, num_layers=6, head_dim=32, intermediate_size=512, tokens=20_000_000),
+    "tutor": Recipe(hidden_size=256, num_layers=6, head_dim=32, intermediate_size=512, tokens=30_000_000),
     "tutor-draft": Recipe(
-        hidden_size=128, num_layers=2, head_dim=16, intermediate_size=128, tokens=7_000_000
+        hidden_size=128, num_layers=2, head_dim=16, intermediate_size=128, tokens=12_000_000
     ),
 }
 

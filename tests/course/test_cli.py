@@ -62,6 +62,9 @@ def test_what_needs_work_comes_before_what_was_not_begun(tiny, capsys, solved):
     record_check(tiny, tiny.exercise("5.2"), "red", [])
     code, text = said(capsys, "next")
     assert code == 1 and text.startswith("5.2 Sharing")
+    assert said(capsys, "next", "5.1")[1].startswith("5.1 Round up")
+    code, text = said(capsys, "next", "6")
+    assert code == 3 and "6" in text
 
 
 def test_all_green(tiny, capsys, solved):
@@ -70,6 +73,7 @@ def test_all_green(tiny, capsys, solved):
         record_check(tiny, exercise, "green", ["smoke"])
     assert said(capsys, "status")[0] == 0
     assert said(capsys, "next") == (0, "All exercises are green.\n")
+    assert said(capsys, "next", "5") == (0, "All exercises of 5 are green.\n")
 
 
 def test_hints_come_one_after_the_other(tiny, capsys):

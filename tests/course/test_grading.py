@@ -69,8 +69,9 @@ def test_a_refusal_is_an_assertion_and_nothing_else(history):
     assert "    refuse()" in good.program
     with pytest.raises(LawBroken, match="cdiv.1, 1. was accepted"):
         good.refuses("cdiv(1, 1)", "up")
-    with pytest.raises(LawBroken, match="ZeroDivisionError"):
+    with pytest.raises(LawBroken, match="with an AssertionError, and ended with ZeroDivisionError") as broken:
         good.refuses("cdiv(1, 0)", "up")
+    assert broken.value.law == "up" and broken.value.program[-1] == "cdiv(1, 0)"
 
 
 def test_compare_marks_the_columns_that_differ():

@@ -69,6 +69,14 @@ def test_elsewhere_the_solutions_are_graded_with_pytests_own_report(run_pytest):
     assert code == 0 and "6 passed" in said
 
 
+def test_a_test_that_the_course_wrote_is_an_ordinary_test(run_pytest, tiny):
+    folder = tiny.root / "exercises" / ".course"
+    folder.mkdir(exist_ok=True)
+    (folder / "test_shadow.py").write_text("def test_it(): assert 1 == 2", encoding="utf-8")
+    code, said = run_pytest("exercises/.course/test_shadow.py")
+    assert code == 1 and "1 failed" in said and "assert 1 == 2" in said
+
+
 def test_a_broken_course_is_only_told_to_whoever_grades(run_pytest, tiny):
     (tiny.root / "exercises" / "course.toml").write_text("[[", encoding="utf-8")
     (tiny.root / "tests" / "test_other.py").write_text("def test_other(): pass", encoding="utf-8")

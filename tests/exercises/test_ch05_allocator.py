@@ -328,8 +328,8 @@ def test_misuse_of_the_pool_is_refused(impl):
     history.run("a = pool.get_new_blocks(1)")
     history.run("pool.free_blocks(a)")
     history.refuses("pool.free_blocks(a)", "misuse")
-    history.run("pool.free_blocks([pool.null_block])")
-    history.run("pool.touch([pool.null_block])")
+    history.run("pool.free_blocks([pool.null_block])   # allowed, and changes nothing")
+    history.run("pool.touch([pool.null_block])   # allowed, and changes nothing")
     check_pool(history, model)
 
 

@@ -141,6 +141,12 @@ def hash_without_parent(parent, token_ids, extra_keys=()):
     return repr((list(token_ids), tuple(extra_keys))).encode()
 
 
+def hit_with_gaps(block_hashes, num_tokens, block_size, get_cached_block):
+    """Leaves out the first block, as if a hit could begin anywhere."""
+    blocks = [get_cached_block(block_hash) for block_hash in block_hashes[1 : (num_tokens - 1) // block_size]]
+    return [block for block in blocks if block is not None]
+
+
 def greedy_last(logits):
     """The last of equals."""
     return logits.shape[-1] - 1 - logits.flip(-1).argmax(dim=-1)

@@ -16,6 +16,7 @@ from minivllm.serve.trace import main as trace
 
 ROOT = Path(__file__).resolve().parents[2]
 POOL, COPY = "ch05_allocator/block_pool.py", "ch05_allocator/copy_on_write.py"
+FORK = "ch05_allocator/fork.py"
 
 
 @pytest.fixture
@@ -94,10 +95,22 @@ def test_without_a_course_there_is_a_sentence(tmp_path, monkeypatch):
 def test_a_trace_served_by_the_learner_is_kept_until_the_file_changes(checkout, capsys):
     solve(checkout, POOL)
     solve(checkout, COPY)
+    solve(checkout, FORK)
     assert trace(["5", "--mine", "allocator"]) == 0
     assert "The same tokens. Your parts have served chapter 05." in capsys.readouterr().out
     assert served_chapters(read_course()) == {5}
+    assert trace(["5", "--shadow", "fork_table"]) == 0
+    assert "no decision in which they differ" in capsys.readouterr().out
+    assert served_chapters(read_course()) == {5}, "the shadow overwrites no run"
     solve(checkout, COPY, "ref_cnt > 1", "ref_cnt > 2")
+    assert served_chapters(read_course()) == set()
+
+
+def test_a_trace_that_the_reference_helped_with_completes_nothing(checkout, capsys):
+    solve(checkout, POOL)
+    assert trace(["5", "--mine", "allocator"]) == 0
+    told = "not yours yet in chapter 05: fork_table, shared_blocks, copy_on_write."
+    assert told in capsys.readouterr().out
     assert served_chapters(read_course()) == set()
 
 
@@ -123,3 +136,5 @@ def test_a_run_that_differed_completes_nothing(checkout):
     course = read_course()
     record_run(course, 5, REFERENCE, "ab", is_equal=False)
     assert served_chapters(course) == set()
+    record_run(course, 5, REFERENCE, "ab", is_equal=True)
+    assert served_chapters(course) == set(), "nobody's parts ran"

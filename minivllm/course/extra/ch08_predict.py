@@ -1,8 +1,8 @@
 """What a scheduler does with two small loads, first come first served, chunked prefill, no prefix caching: the numbers.
 
 Load 1: a budget of 8 tokens a step, room for everybody. Three requests wait, in this order:
-a (prompt 5, answer 3), b (prompt 9, answer 2), c (prompt 2, answer 2). Steps count from 1. A step that computes the last
-known token of a request samples its next one; who has sampled its whole answer is finished.
+a (prompt 5, answer 3), b (prompt 9, answer 2), c (prompt 2, answer 2). Steps count from 1. A step that computes the
+last known token of a request samples its next one; who has sampled its whole answer is finished.
 
 Load 2: a budget of 16 tokens, 4 blocks of 4 tokens in all. Two requests wait, in this order:
 d (prompt 8, answer 6), e (prompt 7, answer 6).
