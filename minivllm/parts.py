@@ -68,6 +68,12 @@ class Parts:
     block_pool: Callable[[int, bool], Allocator] | None = None  # (num_blocks, enable_caching)
     block_table: Callable[[int], BlockTable] | None = None  # (block_size)
     hash_block_tokens: Callable[[BlockHash, Sequence[int], Sequence[str]], BlockHash] | None = None
+    find_longest_cache_hit: (  # block_hashes, num_tokens, block_size, get_cached_block -> the blocks of the hit
+        Callable[
+            [Sequence[BlockHash], int, int, Callable[[BlockHash], KVCacheBlock | None]], list[KVCacheBlock]
+        ]
+        | None
+    ) = None
     fork_table: Callable[[Allocator, BlockTable, int], BlockTable] | None = None
     shared_blocks: Callable[[BlockTable, int, int], list[int]] | None = None
     copy_on_write: Callable[[Allocator, BlockTable, int, KVCacheBlock], tuple[int, int]] | None = None
@@ -109,6 +115,7 @@ REFERENCE_NAMES = {
     "block_pool": ("minivllm.core.block_pool", "BlockPool"),
     "block_table": ("minivllm.core.block_table", "BlockTable"),
     "hash_block_tokens": ("minivllm.core.prefix_cache", "hash_block_tokens"),
+    "find_longest_cache_hit": ("minivllm.core.prefix_cache", "find_longest_cache_hit"),
     "fork_table": ("minivllm.core.sharing", "fork_table"),
     "shared_blocks": ("minivllm.core.sharing", "shared_blocks"),
     "copy_on_write": ("minivllm.core.sharing", "copy_on_write"),

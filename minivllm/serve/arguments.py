@@ -83,6 +83,14 @@ ENGINE_FLAGS: dict[str, dict[str, tuple[dict[str, Any], str]]] = {
         "swap_space": ({"type": float}, "GiB of CPU memory for the blocks of preempted requests"),
         "enable_static_batching": (_ON, "no continuous batching, to see what it is worth"),
     },
+    "speculation": {
+        "speculative_config": (
+            {"metavar": "JSON"},
+            'who drafts tokens ahead, such as {"method": "ngram", "num_speculative_tokens": 4}',
+        ),
+        "speculative_model": ({}, "a draft model, or [ngram]; the older way to say it"),
+        "num_speculative_tokens": ({"type": int}, "tokens that it drafts in a step"),
+    },
     "parallel": {
         "tensor_parallel_size": ({"type": int}, "ranks that share every layer"),
         "pipeline_parallel_size": ({"type": int}, "stages of consecutive layers"),

@@ -49,6 +49,9 @@ COUNTERS: tuple[tuple[str, str, Callable[[EngineStats], float]], ...] = (
     ("num_preemptions", "Requests put back because blocks ran out.", lambda s: s.num_preemptions),
     ("prompt_tokens", "Prompt tokens processed.", lambda s: s.num_prompt_tokens),
     ("generation_tokens", "Tokens generated.", lambda s: s.num_generation_tokens),
+    ("spec_decode_num_drafts", "Times that drafts of a request were verified.", lambda s: s.num_drafts),
+    ("spec_decode_num_draft_tokens", "Tokens drafted and verified.", lambda s: s.num_draft_tokens),
+    ("spec_decode_num_accepted_tokens", "Drafts that were kept.", lambda s: s.num_accepted_tokens),
 )
 
 

@@ -188,6 +188,14 @@ class _StatsCollector(Collector):
         for reason in sorted({*FINISH_REASONS, *stats.finished}):
             ends.add_metric((*self._labels, reason), stats.finished.get(reason, 0))
         yield ends
+        kept = CounterMetricFamily(
+            "vllm:spec_decode_num_accepted_tokens_per_pos",
+            "Drafts that were kept, by their place in the draft.",
+            labels=(*LABELS, "position"),
+        )
+        for position, count in enumerate(stats.num_accepted_tokens_per_pos):
+            kept.add_metric((*self._labels, str(position)), count)
+        yield kept
         info = GaugeMetricFamily(
             "vllm:cache_config_info", "How the KV cache is set up.", labels=("engine", *self._cache_config)
         )

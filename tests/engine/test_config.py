@@ -41,6 +41,9 @@ WRONG = {
     "enable_static_batching": [None, 1],
     "max_num_queued_reqs": [*NOT_INTEGERS[:-1], 0],
     "preemption_mode": ["kill", None],
+    "speculative_config": [5, [], "x", "[1]", {}, {"num_speculative_tokens": 2}],
+    "speculative_model": ["", 5],
+    "num_speculative_tokens": [*NOT_INTEGERS[:-1], 0, 5],  # 5 of which model?
     "swap_space": [-1, math.nan, math.inf, "4", True, None, 10**400],
 }
 

@@ -1,12 +1,14 @@
 """minivllm/ops.py: a kernel runs on a GPU and where it pays, the torch form everywhere else."""
 
 import importlib
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from minivllm import ops
+from minivllm.attention.metadata import AttentionMetadata, LayerKVCache
 from minivllm.kernels.awq_dequantize import awq_dequantize_torch
 from minivllm.kernels.awq_gemm import awq_gemm_torch
 from minivllm.kernels.weight_only_gemm import weight_only_gemm_torch
@@ -91,3 +93,28 @@ def test_a_kernel_needs_a_gpu_and_triton(monkeypatch):
         for has_triton in (True, False):
             monkeypatch.setattr(ops, "has_triton", lambda has_triton=has_triton: has_triton)
             assert ops._small_kernels(SimpleNamespace(is_cuda=is_cuda)) == (is_cuda and has_triton)
+
+
+@pytest.mark.parametrize(
+    ("starts", "kernel"),
+    [
+        ([0, 1, 2], "paged_attention"),
+        ([0, 2, 2], "varlen_attention"),
+    ],  # as many tokens as requests, but one has both
+)
+def test_attention_looks_at_who_owns_the_tokens_and_counts_a_program_for_each_kv_head(
+    monkeypatch, starts, kernel
+):
+    called, asked = [], []
+    for name in ("paged_attention", "varlen_attention"):
+        module = importlib.import_module(f"minivllm.kernels.{name}")
+        monkeypatch.setattr(module, f"{name}_triton", lambda *args, name=name, **options: called.append(name))
+    split_kv = importlib.import_module("minivllm.kernels.paged_attention_split_kv")
+    monkeypatch.setattr(split_kv, "choose_num_splits", lambda *args: asked.append(args) or 1)
+    metadata = AttentionMetadata.from_lists([1, 1], [600, 700], [[1] * 50] * 2, 16)
+    starts = torch.tensor(starts, dtype=torch.int32)
+    metadata = replace(metadata, query_start_loc=starts, max_query_len=int(starts.diff().max()))
+    cache = LayerKVCache(*torch.zeros(2, 3, 16, 2, 4))
+    ops._triton_attention(torch.zeros(2, 4, 4), cache, metadata, scale=1.0)
+    assert called == [kernel]
+    assert asked == ([(2 * 2, 700, 1)] if kernel == "paged_attention" else [])

@@ -90,7 +90,7 @@ def test_flags_have_vllms_spelling(monkeypatch):
         (["--dtype", "int3"], "invalid choice"),
         (["--cpu-offload-gb", "2"], "--cpu-offload-gb is not served"),
         (["--enable-lora"], "--enable-lora is not served"),
-        (["--speculative-config", "{}"], "--speculative-config is not served"),
+        (["--speculative-config", "{}"], "speculative_config must have num_speculative_tokens"),
         (["--chat-template", "no-such-file"], "there is no file"),
         (["--ssl-certfile", "no-such-file"], "there is no file"),
         (["--ssl-keyfile", "a"], "needs --ssl-certfile"),

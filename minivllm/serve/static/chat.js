@@ -8,7 +8,7 @@ const SUGGESTIONS = [
   ["中文", "什么是 KV cache？"],
   [
     "Find a fact",
-    "Read these notes: The code for banana is 4711. Grace keeps the lantern at the old mill. Omar likes noodles. " +
+    "Read these notes: The code for banana is 4711. The lantern of Grace is kept at the old mill. Omar likes noodles. " +
       "The fox lives at the rose garden. Where is the lantern?",
   ],
   ["Tell a story", "Tell me a story about a fox."],

@@ -208,7 +208,7 @@ $("map").addEventListener("pointermove", (event) => {
 
 const STORIES = ["a fox", "a lantern", "a river", "the old mill", "an apple", "a rose garden", "a boat", "the moon"];
 const PREFIX =
-  "Read these notes: The code for banana is 4711. Grace keeps the lantern at the old mill. Omar likes noodles. " +
+  "Read these notes: The code for banana is 4711. The lantern of Grace is kept at the old mill. Omar likes noodles. " +
   "The fox lives at the rose garden. Ada keeps the map in the tower. The boat belongs to Nina. The key is under the " +
   "stone. Ben likes apples. The owl lives in the barn. The letter is in the blue box. Mia plays the drum. ";
 

@@ -1,0 +1,170 @@
+"""Law 1 under speculation: greedy answers are those of the plain engine, token for token, whatever happens around."""
+
+import dataclasses
+import importlib.util
+import zlib
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minivllm.sampling_params import SamplingParams, StructuredOutputsParams
+
+_path = Path(__file__).parents[1] / "engine" / "test_stream_of_requests.py"
+_spec = importlib.util.spec_from_file_location("random_streams", _path)
+random_streams = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(random_streams)
+SEEN = Counter()
+
+
+def echo(context):
+    """Logits that look like nothing, but depend on little: texts repeat themselves for a while, and then do not."""
+    seed = zlib.crc32(np.array([context[-1], len(context) // 12]).tobytes()) % 6
+    return np.random.default_rng(seed).normal(0, 3, 296)
+
+
+def nearly_echo(context):
+    """What drafts for `echo`: right most of the time."""
+    return echo(context) if zlib.crc32(np.array(context).tobytes()) % 4 else echo([*context, 3])
+
+
+def ngram(num_tokens, shortest=1, longest=3, **more):
+    return {
+        "method": "ngram",
+        "num_speculative_tokens": num_tokens,
+        "prompt_lookup_min": shortest,
+        "prompt_lookup_max": longest,
+        **more,
+    }
+
+
+def certain(number, job):
+    """Every other request is greedy; the others are drawn from a distribution that has one token left."""
+    how = {"temperature": 0.0} if number % 2 else {"temperature": 0.8, "top_k": 1}
+    return dataclasses.replace(job, fields={**job.fields, **how})
+
+
+@settings(max_examples=40)
+@given(
+    stream=random_streams.streams(), num_tokens=st.integers(1, 5), limit=st.sampled_from([None, None, 0.5])
+)
+@pytest.mark.parametrize("method", ["ngram", "draft_model"])
+def test_any_stream(method, stream, num_tokens, limit, make_rule_engine, make_rule_pair, answer, assert_idle):
+    """Streams with chunked prompts, preemption, swapping, prefix hits, stop tokens, stop strings and aborts."""
+    config, jobs, num_swap_blocks = stream
+    jobs = [certain(number, job) for number, job in enumerate(jobs)]
+    more = {"max_rejected_per_token": limit}
+    if method == "ngram":
+        config = config | random_streams.swapping(config, num_swap_blocks, bytes_per_token=16)
+        engine = make_rule_engine(echo, speculative_config=ngram(num_tokens, **more), **config)
+    else:
+        config = config | random_streams.swapping(config, num_swap_blocks, bytes_per_token=32)
+        engine = make_rule_pair(echo, nearly_echo, num_tokens, more, **config)
+    last = random_streams.play(engine, jobs)
+    lonely = make_rule_engine(echo, enable_prefix_caching=False)
+    random_streams.check_stream(jobs, last, lambda job: answer(lonely, job.prompt, job.params).outputs[0])
+    assert_idle(engine)
+    stats = engine.stats()
+    said = sum(len(output.outputs[0].token_ids) for output in last.values())
+    assert stats.num_generation_tokens == said
+    assert sum(stats.num_accepted_tokens_per_pos) == stats.num_accepted_tokens <= stats.num_draft_tokens
+    if limit is not None:
+        num_rejected = stats.num_draft_tokens - stats.num_accepted_tokens
+        assert num_rejected <= len(jobs) * num_tokens + limit * said
+    SEEN["swapped"] += stats.num_preemptions > 0 and num_swap_blocks > 0
+    SEEN["accepted"] += stats.num_accepted_tokens > 0
+    SEEN["rejected"] += stats.num_draft_tokens > stats.num_accepted_tokens
+    SEEN["preempted"] += stats.num_preemptions > 0 and stats.num_draft_tokens > 0
+    SEEN["hit"] += stats.prefix_cache_hits > 0 and stats.num_draft_tokens > 0
+
+
+def test_the_streams_reach_the_corners():
+    if not SEEN:
+        pytest.skip("looks at what the test above has seen, which did not run")
+    assert min(SEEN[name] for name in ("accepted", "rejected", "preempted", "hit")) >= 3, SEEN
+
+
+def test_a_text_that_repeats_itself_takes_few_steps(make_rule_engine, answer):
+    """Period 3: from the second time on, every draft is right."""
+    engine = make_rule_engine(lambda c: 10 + len(c) % 3, speculative_config=ngram(4))
+    engine.add_request("a", [10, 11, 12, 10], SamplingParams(temperature=0, max_tokens=41))
+    num_steps = 0
+    while engine.has_unfinished_requests():
+        engine.step()
+        num_steps += 1
+    stats = engine.stats()
+    assert num_steps <= 12 and stats.num_accepted_tokens == stats.num_draft_tokens >= 30
+    assert stats.num_accepted_tokens_per_pos[0] == stats.num_drafts
+
+
+def test_rejected_drafts_leave_no_block_behind(make_rule_engine):
+    """After every step a request holds exactly the blocks of its computed tokens."""
+    engine = make_rule_engine(
+        lambda c: 7 if len(c) % 2 else 20 + len(c), block_size=2, speculative_config=ngram(5)
+    )
+    engine.add_request("a", [7, 8, 7, 9, 7, 8], SamplingParams(temperature=0, max_tokens=30))
+    while engine.has_unfinished_requests():
+        engine.step()
+        engine.kv_cache_manager.check_integrity()
+        for request in engine.scheduler.running:
+            table = engine.kv_cache_manager.tables()[request.request_id]
+            assert len(table) == -(-request.num_computed_tokens // 2)
+    assert engine.stats().num_draft_tokens > engine.stats().num_accepted_tokens
+
+
+PARAMETERS = [
+    {"n": 3, "temperature": 0.9, "top_k": 1},
+    {"logprobs": 2},
+    {"prompt_logprobs": 1},
+    {"repetition_penalty": 1.3, "frequency_penalty": 0.5, "presence_penalty": 0.4},
+    {"min_tokens": 9, "stop_token_ids": list(range(2, 60))},
+    {"bad_words": ["a", "th", "e "]},
+    {"logit_bias": {17: 9.0, 33: 8.0, 40: 8.5}},
+    {"allowed_token_ids": list(range(20, 29))},
+    {"stop": ["a", "e"], "logprobs": 0},
+    {"stop": ["a", "e"], "include_stop_str_in_output": True, "min_tokens": 4},
+    {"structured_outputs": StructuredOutputsParams(regex="(ab|ba){3,9}c")},
+    {"structured_outputs": StructuredOutputsParams(choice=["ababab", "abababa", "bababa"])},
+]
+
+
+@pytest.mark.parametrize("fields", PARAMETERS, ids=lambda fields: "-".join(fields))
+@pytest.mark.parametrize("rule", ["echo", "tiny"])
+def test_every_parameter(fields, rule, make_rule_engine, make_engine, answer, assert_idle):
+    """The same output to the last field, with drafts accepted on the way somewhere among the prompts."""
+    make = (lambda **f: make_rule_engine(echo, **f)) if rule == "echo" else make_engine
+    plain, speculative = make(), make(speculative_config=ngram(4))
+    for prompt in ([5, 6, 7, 5, 6], [66, 67, 66, 67, 66], [99]):
+        params = SamplingParams(**{"temperature": 0, "max_tokens": 24, **fields})
+        said, expected = (answer(engine, prompt, params) for engine in (speculative, plain))
+        assert [c.token_ids for c in said.outputs] == [c.token_ids for c in expected.outputs]
+        assert [c.text for c in said.outputs] == [c.text for c in expected.outputs]
+        assert [c.finish_reason for c in said.outputs] == [c.finish_reason for c in expected.outputs]
+        assert [c.stop_reason for c in said.outputs] == [c.stop_reason for c in expected.outputs]
+        if "logprobs" in fields:
+            assert [list(d) for d in said.outputs[0].logprobs] == [
+                list(d) for d in expected.outputs[0].logprobs
+            ]
+            assert said.outputs[0].cumulative_logprob == pytest.approx(
+                expected.outputs[0].cumulative_logprob, abs=1e-4
+            )
+    assert speculative.stats().num_draft_tokens > 0 or "stop" in fields
+    assert_idle(speculative)
+
+
+def test_nothing_is_said_behind_a_stop_string(make_rule_engine, answer, assert_idle):
+    """The stop string is completed in the middle of accepted drafts; what they say behind it is void."""
+    prompt = [70 + i % 5 for i in range(11)]
+    params = SamplingParams(temperature=0, max_tokens=20, stop="i", logprobs=0)
+    engines = [
+        make_rule_engine(lambda c: 70 + len(c) % 5, **f) for f in ({"speculative_config": ngram(4)}, {})
+    ]
+    said, expected = (answer(engine, prompt, params) for engine in engines)
+    assert said.outputs == expected.outputs and said.outputs[0].stop_reason == "i"
+    stats = engines[0].stats()
+    num_said = len(said.outputs[0].token_ids)
+    assert stats.num_generation_tokens == num_said < 1 + stats.num_accepted_tokens + stats.num_drafts
+    assert_idle(engines[0])
