@@ -20,12 +20,12 @@ SOURCES := pyproject.toml constraints.txt
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lab lint format wheel clean
+.PHONY: help serve test lab notebooks lint format wheel clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
 	@echo "Usage: make TARGET [PORT=8000] [TORCH_INDEX=address] [PYTHON=python3] [PYTEST_ARGS=...]"
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  %-9s %s\n", $$1, $$2}' Makefile
 
 serve: $(VENV)/.installed-run ## serve the small model with its chat page; prints the address
 	@$(RUN) -m minivllm.serve --port $(PORT) $(SERVE_ARGS)
@@ -36,6 +36,9 @@ test: $(VENV)/.installed-test ## run the whole test suite
 lab: $(VENV)/.installed-lab ## open JupyterLab on notebooks/
 	@find notebooks -name '*.ipynb' -exec $(VENV)/bin/jupyter trust {} +
 	@$(VENV)/bin/jupyter lab --allow-root --notebook-dir=notebooks $(LAB_ARGS)
+
+notebooks: $(VENV)/.installed-test ## run all notebooks and compare with what they show
+	@$(RUN) -m minivllm.course notebooks --check
 
 lint: $(VENV)/.installed-dev ## check style and types
 	@$(RUN) -m ruff check .

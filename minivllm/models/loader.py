@@ -87,14 +87,18 @@ def describe_weights(model: nn.Module) -> str:
 
 
 def dummy_weights(slots: dict[str, WeightSlot], seed: int, std: float = 0.02) -> Iterator[tuple[str, Tensor]]:
-    """Draw whole checkpoint tensors, each by its name and the seed (norms: ones), so that all ranks agree."""
+    """Draw whole checkpoint tensors, each by its name and the seed (norms: ones), so that all ranks agree.
+
+    AWQ's words hold eight 4-bit numbers each, all equally likely. A weight is the difference of two such numbers, whose
+    variance is (16**2 - 1) / 6, times the scale.
+    """
     for name, slot in slots.items():
         generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
         if name.endswith("norm.weight"):
             yield name, torch.ones(slot.shape)
-        elif name.endswith((".qweight", ".qzeros")):  # of AWQ: words of eight 4-bit numbers, all equally likely
+        elif name.endswith((".qweight", ".qzeros")):
             yield name, torch.randint(-(2**31), 2**31, slot.shape, generator=generator, dtype=torch.int32)
-        elif name.endswith(".scales"):  # and the difference of two such numbers varies by sqrt((16**2 - 1) / 6)
+        elif name.endswith(".scales"):
             yield name, torch.full(slot.shape, std / 42.5**0.5)
         else:
             yield name, torch.randn(slot.shape, generator=generator) * std
