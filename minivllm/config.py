@@ -46,11 +46,13 @@ class EngineConfig:
     trust_remote_code: bool = False
     hf_overrides: dict[str, Any] = field(default_factory=dict)  # replaces keys of config.json
     load_format: str = "auto"  # dummy = random weights by `seed`, for measuring without a checkpoint
-    dtype: str = "auto"  # auto = the checkpoint's on a GPU; on a CPU float32, or bfloat16 for large models where it is fast
+    dtype: str = "auto"  # the checkpoint's on a GPU; on a CPU float32, or bfloat16 for large models if fast
     device: str = "auto"  # auto = cuda where there is one, else cpu
     attention_backend: str = "auto"
     quantization: str | None = None  # None = what the checkpoint says
-    enforce_eager: bool = True  # False = decode in padded batches, recorded as CUDA graphs on a GPU (vLLM's default)
+    enforce_eager: bool = (
+        True  # False = decode in padded batches, recorded as CUDA graphs on a GPU (vLLM's default)
+    )
     seed: int = 0  # of requests that bring none
 
     max_model_len: int | None = (
@@ -138,13 +140,21 @@ class EngineConfig:
         self._check_speculation()
 
     def _check_speculation(self) -> None:
+        if self.speculative_model is not None:
+            _text("speculative_model", self.speculative_model)
+        if self.num_speculative_tokens is not None:
+            _integer("num_speculative_tokens", self.num_speculative_tokens, 1)
         speculation = self.speculation
         if speculation is None:
             return
         if self.pipeline_parallel_size > 1:
-            raise ValueError("speculative_config needs pipeline_parallel_size 1: a draft waits for the last stage")
+            raise ValueError(
+                "speculative_config needs pipeline_parallel_size 1: a draft waits for the last stage"
+            )
         if speculation.method == "draft_model" and self.tensor_parallel_size > 1:
-            raise ValueError("speculative_config method draft_model needs tensor_parallel_size 1; ngram does not")
+            raise ValueError(
+                "speculative_config method draft_model needs tensor_parallel_size 1; ngram does not"
+            )
 
     @property
     def speculation(self) -> SpeculativeConfig | None:

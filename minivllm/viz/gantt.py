@@ -92,7 +92,8 @@ def _charts(log: EventLog) -> list[tuple[Chart, int, int, Sequence[Event]]]:
     """The chart after each step that scheduled something, the number of steps in all, the step and its events."""
     requests = {event.request_id: event.num_tokens for event in log if isinstance(event, Add)}
     num_steps = sum(isinstance(event, Schedule) for event in log)
-    chart, charts = Chart(requests), []
+    chart = Chart(requests)
+    charts: list[tuple[Chart, int, int, Sequence[Event]]] = []
     arrived: list[Event] = []
     for step, events, _ in steps(log):
         if not any(isinstance(event, Schedule) for event in events):

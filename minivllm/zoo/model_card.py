@@ -26,7 +26,7 @@ pipeline_tag: text-generation
 | hidden size, layers, heads, kv heads, head size, intermediate size | {sizes} |
 | vocabulary | {vocab_size} tokens, byte-level BPE; digits and Chinese characters stand alone |
 | context | {context} tokens |
-| training | {tokens:.1f} million tokens, bfloat16 products on float32 weights, Muon for matrices and AdamW for the rest{hours} |
+| training | {tokens:.1f} million tokens, bfloat16 products, Muon for matrices, AdamW for the rest{hours} |
 
 ## Data
 
@@ -53,10 +53,10 @@ _DRAFT = (
     "Its answers matter only as far as they agree with those of `tutor`."
 )
 _HISTORY = """
-This one was trained in three legs, of 20.0, 5.8 and 4.4 million tokens, with the recipe's rates, which fell to nothing at
-the end of each. Between legs the wrong answers to held-out questions were read; what was found was mended in the
-generator: the wording of one kind of fact, more ways of asking, and made-up words of all the tokenizer's pieces. So the
-figures for held-out ways of asking are somewhat kind; the cases below are of a seed that was not looked at."""
+This one was trained in three legs, of 20.0, 5.8 and 4.4 million tokens, with the recipe's rates, which fell to nothing
+at the end of each. Between legs the wrong answers to held-out questions were read, and the generator was mended: the
+wording of one kind of fact, more ways of asking, and made-up words of all the tokenizer's pieces. So the figures for
+held-out ways of asking are somewhat kind; the cases below are of a seed that was not looked at."""
 _LIMITS = """
 ## Limits
 

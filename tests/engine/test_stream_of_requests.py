@@ -58,7 +58,9 @@ def streams(draw):
     chunked = draw(st.booleans())
     config = {
         "block_size": block_size,
-        "num_gpu_blocks_override": 1 + -(-longest // block_size) + draw(st.sampled_from([0, 0, 1, 16 // block_size])),
+        "num_gpu_blocks_override": 1
+        + -(-longest // block_size)
+        + draw(st.sampled_from([0, 0, 1, 16 // block_size])),
         "max_model_len": longest,
         "max_num_seqs": max_num_seqs,
         "max_num_batched_tokens": draw(st.integers(max_num_seqs, 24)) + (0 if chunked else longest),
