@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -174,10 +174,14 @@ class LLMEngine:
         pooled, updates = self.pooler.take_in(updates, output)
         self._num_generation_tokens += sum(len(update.new_token_ids) for update in updates)
         sampled = [update for update in updates if not update.request.is_beam]
-        for request_id, stop in self.output_processor.take_in(sampled, output).items():
+        stops, num_surplus = self.output_processor.take_in(sampled, output)
+        self._num_generation_tokens -= num_surplus
+        for request_id, stop in stops.items():
             for request in self.scheduler.finish_requests([request_id], RequestStatus.FINISHED_STOPPED):
                 request.stop_reason = stop
         self._advance_grammars(sampled)
+        if output.draft_token_ids:
+            self._take_in_drafts(output.draft_token_ids)
         beam_outputs = self.beam_searcher.take_in(output)
         return [*self._finish([update.request for update in sampled]), *beam_outputs, *pooled]
 
@@ -202,8 +206,15 @@ class LLMEngine:
     def _with_grammars(self, scheduler_output: SchedulerOutput) -> SchedulerOutput:
         if self._grammars is None:
             return scheduler_output
-        bitmasks = self._grammars.bitmasks(scheduler_output.num_scheduled_tokens)
+        bitmasks = self._grammars.bitmasks(
+            scheduler_output.num_scheduled_tokens, scheduler_output.spec_token_ids
+        )
         return replace(scheduler_output, grammar_bitmasks=bitmasks)
+
+    def _take_in_drafts(self, draft_token_ids: Mapping[str, Sequence[int]]) -> None:
+        if self._grammars is not None:
+            draft_token_ids = {i: self._grammars.cut(i, drafts) for i, drafts in draft_token_ids.items()}
+        self.scheduler.update_draft_token_ids(draft_token_ids)
 
     def _advance_grammars(self, updates: Sequence[RequestUpdate]) -> None:
         if self._grammars is None:
@@ -270,6 +281,10 @@ class LLMEngine:
         return room
 
     def _scheduler_config(self) -> SchedulerConfig:
+        speculation = self.config.speculation
+        num_lookahead = 0  # only a draft model writes ahead
+        if speculation is not None and speculation.method == "draft_model":
+            num_lookahead = speculation.num_speculative_tokens
         return SchedulerConfig(
             max_num_seqs=self.config.max_num_seqs,
             max_num_batched_tokens=self.config.max_num_batched_tokens,
@@ -282,6 +297,7 @@ class LLMEngine:
             preemption_mode=self.config.preemption_mode,
             preemption_costs=self.executor.preemption_costs,
             num_micro_batches=self.executor.max_concurrent_batches,
+            num_lookahead_tokens=num_lookahead,
         )
 
     # -- looking in ---------------------------------------------------------------------------------------------------
@@ -298,6 +314,7 @@ class LLMEngine:
     def stats(self) -> EngineStats:
         """Gauges now, counters since the start."""
         pool, cache = self.kv_cache_manager.pool, self.kv_cache_manager.stats
+        drafts = self.scheduler.spec_decode_stats
         return EngineStats(
             num_running_reqs=len(self.scheduler.running),
             num_waiting_reqs=len(self.scheduler.waiting),
@@ -310,6 +327,10 @@ class LLMEngine:
             num_prompt_tokens=self._num_prompt_tokens + self.pooler.num_prompt_tokens,
             num_generation_tokens=self._num_generation_tokens,
             num_step_tokens=self._num_step_tokens,
+            num_drafts=drafts.num_drafts,
+            num_draft_tokens=drafts.num_draft_tokens,
+            num_accepted_tokens=drafts.num_accepted_tokens,
+            num_accepted_tokens_per_pos=tuple(drafts.num_accepted_tokens_per_pos),
             finished=dict(self._finished + Counter(stop=self.pooler.num_finished)),
         )
 

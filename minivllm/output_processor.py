@@ -37,14 +37,30 @@ class ChoiceState:
         self._num_chars_sent = 0
         self._num_tokens_sent = 0
 
-    def append(self, token_ids: Sequence[int]) -> str | None:
-        """Take in new tokens. Returns the stop string that they complete, if one does."""
+    def append(self, token_ids: Sequence[int]) -> tuple[int, str | None]:
+        """Take in new tokens, one after the other. Returns how many were said, and the stop string that ended it.
+
+        What follows a stop string was never said: those tokens are taken off the request again.
+        """
         if self.detokenizer is None:
-            return None
-        is_stop_token = token_ids[-1] in self.request.stop_token_ids and self.request.status.is_finished
-        keep = self.request.sampling_params.include_stop_str_in_output or not is_stop_token
-        new_text = self.detokenizer.append(token_ids if keep else token_ids[:-1])
-        if self.request.num_output_tokens <= self.request.sampling_params.min_tokens:
+            return len(token_ids), None
+        num_before = self.request.num_output_tokens - len(token_ids)
+        for count, token_id in enumerate(token_ids, start=1):
+            is_last = count == len(token_ids)
+            stop = self._append_one(token_id, num_before + count, is_last and self.request.status.is_finished)
+            if stop is not None:
+                del self.request.output_token_ids[num_before + count :]
+                return count, stop
+        return len(token_ids), None
+
+    def _append_one(self, token_id: int, num_output_tokens: int, is_final: bool) -> str | None:
+        """Take in the output token number `num_output_tokens`. Returns the stop string that it completes."""
+        assert self.detokenizer is not None
+        params = self.request.sampling_params
+        is_stop_token = is_final and token_id in self.request.stop_token_ids
+        keep = params.include_stop_str_in_output or not is_stop_token
+        new_text = self.detokenizer.append([token_id] if keep else [])
+        if num_output_tokens <= params.min_tokens:
             return None
         match = self.stop_strings.find(self.detokenizer.text, len(new_text))
         if match is None:
@@ -152,23 +168,28 @@ class OutputProcessor:
         call = self._calls.get(request_id)
         return [choice.request.request_id for choice in call.choices] if call else []
 
-    def take_in(self, updates: Sequence[RequestUpdate], output: ModelRunnerOutput) -> dict[str, str]:
-        """Take in what a step sampled. Returns request id -> stop string of requests that one has ended."""
+    def take_in(
+        self, updates: Sequence[RequestUpdate], output: ModelRunnerOutput
+    ) -> tuple[dict[str, str], int]:
+        """Take in what a step sampled.
+
+        Returns:
+            request id -> stop string of requests that one has ended, and how many tokens behind stop strings are void.
+        """
         for call in self._calls.values() if output.prompt_logprobs else ():
             self._take_in_prompt_logprobs(call, output)
-        stopped = {}
+        stopped, num_surplus = {}, 0
         for update in updates:
             request = update.request
             choice = self._choice(request)
-            self._take_in_logprobs(
-                choice, output.logprobs.get(request.request_id, ()), len(update.new_token_ids)
-            )
-            stop = choice.append(update.new_token_ids)
+            num_said, stop = choice.append(update.new_token_ids)
+            num_surplus += len(update.new_token_ids) - num_said
+            self._take_in_logprobs(choice, output.logprobs.get(request.request_id, ()), num_said)
             if stop is not None and not request.status.is_finished:
                 stopped[request.request_id] = stop
             elif stop is not None:  # the same token also met the length limit: that the text ended says more
                 request.status, request.stop_reason = RequestStatus.FINISHED_STOPPED, stop
-        return stopped
+        return stopped, num_surplus
 
     def make_outputs(self, requests: Sequence[Request]) -> list[RequestOutput]:
         """What the callers of `requests` are to see; a call's state is dropped when all its choices are finished."""

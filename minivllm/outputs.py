@@ -132,4 +132,8 @@ class EngineStats:
     num_prompt_tokens: int = 0
     num_generation_tokens: int = 0
     num_step_tokens: int = 0  # that the latest step computed; no total
+    num_drafts: int = 0  # times that drafts of a request were verified
+    num_draft_tokens: int = 0
+    num_accepted_tokens: int = 0
+    num_accepted_tokens_per_pos: tuple[int, ...] = ()  # how often draft number i was accepted
     finished: dict[str, int] = field(default_factory=dict)  # finish reason -> requests

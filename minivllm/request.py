@@ -51,7 +51,9 @@ class Request:
     parent_id: str | None = None  # of a request with n > 1, whose choice number `index` this is
     index: int = 0
     is_beam: bool = False  # its tokens are not sampled: the beam search appends them
-    is_pooling: bool = False  # wanted is the hidden state of its last token; the one token it samples is dropped
+    is_pooling: bool = (
+        False  # wanted is the hidden state of its last token; the one token it samples is dropped
+    )
     priority: int = 0  # smaller is more urgent
     cache_salt: str | None = None  # only requests with the same salt share prefix blocks
     skip_prefix_cache: bool = False  # it needs logits of tokens that a hit would skip

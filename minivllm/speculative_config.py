@@ -74,7 +74,9 @@ class SpeculativeConfig:
         if not isinstance(self.model, str) or not self.model:
             raise ValueError("speculative_config.model must name the draft model when method is draft_model")
         if self.prompt_lookup_min is not None or self.prompt_lookup_max is not None:
-            raise ValueError("speculative_config.prompt_lookup_min and prompt_lookup_max are for method ngram")
+            raise ValueError(
+                "speculative_config.prompt_lookup_min and prompt_lookup_max are for method ngram"
+            )
 
 
 def read_speculative_config(
@@ -104,7 +106,7 @@ def read_speculative_config(
     if unknown:
         raise ValueError(f"speculative_config has an unknown key {unknown[0]!r}; it knows {', '.join(known)}")
     if "num_speculative_tokens" not in value:
-        raise ValueError("speculative_config lacks num_speculative_tokens, how many tokens to draft in a step")
+        raise ValueError("speculative_config must have num_speculative_tokens, how many to draft in a step")
     return SpeculativeConfig(**value)
 
 
@@ -113,7 +115,9 @@ def _from_older_names(model: str | None, num_tokens: int | None) -> SpeculativeC
         return None
     if model is None or num_tokens is None:
         missing = "speculative_model" if model is None else "num_speculative_tokens"
-        raise ValueError(f"{missing} is missing: speculation needs both a draft model and a number of tokens")
+        raise ValueError(
+            f"{missing} must be given, too: speculative_model and num_speculative_tokens go together"
+        )
     if model in ("ngram", "[ngram]"):
         return SpeculativeConfig(num_tokens, "ngram")
     return SpeculativeConfig(num_tokens, "draft_model", model)
@@ -123,7 +127,7 @@ def _parse(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"speculative_config is not valid JSON: {error}") from None
+        raise ValueError(f"speculative_config must be a dict, or one as JSON: {error}") from None
 
 
 def _check_count(name: str, value: Any, most: int | None = None) -> None:

@@ -4,8 +4,8 @@ Part 1: the shipped pair, and n-gram look-up, on stories, glossary and look-up p
 larger target with random weights, whose draft model runs at its real cost but is made to agree at a set rate.
 
 Cost model (Leviathan et al. 2023, section 3.3, with a verification that may cost more than one plain step): with drafts
-of k tokens, each right with probability a, a step says (1 - a^(k+1)) / (1 - a) tokens and costs v + d plain steps, where
-v is the verification and d the drafting. It breaks even where the two are equal.
+of k tokens, each right with probability a, a step says (1 - a^(k+1)) / (1 - a) tokens and costs v + d plain steps,
+where v is the verification and d the drafting. It breaks even where the two are equal.
 """
 
 from __future__ import annotations

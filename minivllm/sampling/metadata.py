@@ -15,7 +15,10 @@ from minivllm.sampling.logits_processors import Pairs, Penalties
 
 @dataclass(frozen=True)
 class SamplingMetadata:
-    """Parameters of R rows; a request whose drafts are verified has several. An optional field is None when no row uses it, so that its whole pass is skipped."""
+    """Parameters of R rows; a request whose drafts are verified has several.
+
+    An optional field is None when no row uses it, so that its whole pass is skipped.
+    """
 
     temperature: torch.Tensor  # [R] float32; 0 = greedy
     is_greedy: torch.Tensor  # [R] bool
@@ -47,7 +50,7 @@ class PairTable:
         return len(self.rows)
 
     def select(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(which of the pairs [n], index in the step [n]) for the step's `rows` [R], which may name a row repeatedly."""
+        """(which of the pairs [n], index in the step [n]) for the step's `rows` [R], which may repeat."""
         first = np.searchsorted(self.rows, rows)
         counts = np.searchsorted(self.rows, rows, side="right") - first  # [R]
         index = np.repeat(np.arange(len(rows)), counts)

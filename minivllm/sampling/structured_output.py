@@ -20,6 +20,7 @@ from minivllm.request import Request, RequestStatus
 from minivllm.sampling_params import StructuredOutputsParams
 
 logger = logging.getLogger(__name__)
+NO_DRAFTS: Mapping[str, Sequence[int]] = {}
 MAX_GRAMMAR_CHARS = 100_000
 MAX_JSON_DEPTH = 64
 COMPACT: Any = {"whitespace_flexible": False}  # a small model that may put spaces puts nothing else
@@ -59,13 +60,31 @@ class StructuredOutputManager:
         for request in requests:
             self._matchers[request.request_id] = matcher.deep_copy()
 
-    def bitmasks(self, request_ids: Iterable[str]) -> dict[str, bytes]:
-        """For each of the requests that has a grammar: one bit for each token of the vocabulary, 1 = may be drawn."""
+    def bitmasks(
+        self, request_ids: Iterable[str], spec_token_ids: Mapping[str, Sequence[int]] = NO_DRAFTS
+    ) -> dict[str, bytes]:
+        """For each of the requests that has a grammar: one bit for each token of the vocabulary, 1 = may be drawn.
+
+        Where drafts are verified, more masks follow: what may be drawn behind the first draft, and so on.
+        """
         return {
-            i: matcher.compute_bitmask()
+            i: b"".join(_masks(matcher, spec_token_ids.get(i, ())))
             for i in request_ids
             if (matcher := self._matchers.get(i)) is not None
         }
+
+    def cut(self, request_id: str, drafts: Sequence[int]) -> Sequence[int]:
+        """The drafts before the first that the grammar forbids or that would complete the text."""
+        matcher = self._matchers.get(request_id)
+        if matcher is None:
+            return drafts
+        matcher = matcher.deep_copy()
+        for index, draft in enumerate(drafts):
+            if matcher.validate_tokens([draft]) == 0:
+                return drafts[:index]
+            if not matcher.consume_token(draft) or matcher.is_stopped():
+                return drafts[:index]
+        return drafts
 
     def advance(self, request: Request, token_ids: Sequence[int]) -> RequestStatus | None:
         """Walk on over sampled tokens. Says how the request ends, if it does: text complete, or grammar failed.
@@ -84,6 +103,17 @@ class StructuredOutputManager:
         """The requests are over."""
         for request in requests:
             self._matchers.pop(request.request_id, None)
+
+
+def _masks(matcher: LLMatcher, drafts: Sequence[int]) -> list[bytes]:
+    """1 + len(drafts) masks; the drafts are known to be allowed."""
+    masks = [matcher.compute_bitmask()]
+    if drafts:
+        matcher = matcher.deep_copy()
+    for draft in drafts:
+        matcher.consume_token(draft)
+        masks.append(matcher.compute_bitmask())
+    return masks
 
 
 def _to_grammar(params: StructuredOutputsParams) -> str:

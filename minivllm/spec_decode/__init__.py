@@ -1,1 +1,1 @@
-"""Speculative decoding: guess several tokens cheaply, check them all in one step, keep what the model would have said."""
+"""Speculative decoding: guess several tokens cheaply, check all in one step, keep what the model would have said."""

@@ -1,9 +1,9 @@
 """How long drafts may be, so that speculation has a stated price: wrong guesses are paid for by tokens that were said.
 
-At batch 1 a verified token costs almost nothing: the model's weights are read anyway. In a full batch every token costs,
-and a rejected draft is a token computed for nobody. A request begins with a credit of k drafts, earns
-`max_rejected_per_token` for each token that it says, and pays 1 for each draft that is rejected. A draft is never longer
-than the credit, so at any time
+At batch 1 a verified token costs almost nothing: the model's weights are read anyway. In a full batch every token
+costs, and a rejected draft is a token computed for nobody. A request begins with a credit of k drafts, earns
+`max_rejected_per_token` for each token that it says, and pays 1 for each draft that is rejected. A draft is never
+longer than the credit, so at any time
 
     rejected drafts <= k + max_rejected_per_token * tokens said
 

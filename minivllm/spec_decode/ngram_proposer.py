@@ -6,8 +6,11 @@ Saxena, "Prompt Lookup Decoding" (2023); vLLM's method `ngram`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from minivllm.attention.metadata import LayerKVCache
 from minivllm.model_config import KVCacheSpec
 from minivllm.spec_decode.proposer import Draft, DraftStep
 
@@ -21,6 +24,9 @@ class NgramProposer:
     def kv_cache_specs(self) -> list[KVCacheSpec]:
         """None: there is no model."""
         return []
+
+    def bind_kv_caches(self, kv_caches: Sequence[LayerKVCache], max_model_len: int) -> None:
+        """None needed."""
 
     def propose(self, step: DraftStep) -> dict[int, Draft]:
         """Row -> the tokens that followed before."""
@@ -39,7 +45,9 @@ def look_up(token_ids: np.ndarray, shortest: int, longest: int, num_drafts: int)
 
     An occurrence that `num_drafts` tokens follow is preferred to a later one that fewer follow.
     """
-    ends = np.flatnonzero(token_ids[:-1] == token_ids[-1]) + 1  # [m] behind each earlier one of the last token
+    ends = (
+        np.flatnonzero(token_ids[:-1] == token_ids[-1]) + 1
+    )  # [m] behind each earlier one of the last token
     length = 1
     while length < longest and len(longer := _longer_matches(token_ids, ends, length + 1)):
         ends, length = longer, length + 1

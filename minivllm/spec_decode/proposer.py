@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from minivllm.attention.metadata import LayerKVCache
 from minivllm.model_config import KVCacheSpec
 from minivllm.sampling.metadata import SamplingRows
 
@@ -21,7 +22,9 @@ class DraftStep:
     num_computed: np.ndarray  # [R] tokens in the KV cache before the step
     num_scheduled: np.ndarray  # [R] tokens that the step computed
     max_drafts: np.ndarray  # [R] how many tokens may be drafted; 0 = none
-    token_ids: np.ndarray  # [max_num_seqs, max_model_len] known tokens; what lies behind them may be overwritten
+    token_ids: (
+        np.ndarray
+    )  # [max_num_seqs, max_model_len] known tokens; what lies behind them may be overwritten
     num_tokens: np.ndarray  # [max_num_seqs] how many are known, with what was sampled just now
     block_tables: np.ndarray  # [max_num_seqs, max_blocks]
     sampling_rows: SamplingRows
@@ -40,6 +43,13 @@ class Proposer(Protocol):
 
     def kv_cache_specs(self) -> Sequence[KVCacheSpec]:
         """The layers that it adds to the model's, under the same block ids."""
+
+    def bind_kv_caches(self, kv_caches: Sequence[LayerKVCache], max_model_len: int) -> None:
+        """Take over the caches of these layers, before the first step.
+
+        Raises:
+            ValueError: it cannot read so long a context.
+        """
 
     def propose(self, step: DraftStep) -> dict[int, Draft]:
         """Row -> at most its `max_drafts` drafts; rows without any are left out."""

@@ -1,14 +1,14 @@
 """The rule by which drafts are kept: what comes out is distributed exactly as if the model had drawn it alone.
 
-A draft x, drawn from the drafter's distribution q, is kept with probability min(1, p(x) / q(x)), where p is what the model
-thinks at that position. If it is not kept, another token is drawn from what p has more than q. Over both ways a token x
-comes out with probability
+A draft x, drawn from the drafter's distribution q, is kept with probability min(1, p(x) / q(x)), where p is what the
+model thinks at that position. If it is not kept, another token is drawn from what p has more than q. Over both ways a
+token x comes out with probability
 
     min(p(x), q(x)) + (1 - sum_y min(p(y), q(y))) * max(p(x) - q(x), 0) / sum_y max(p(y) - q(y), 0) = p(x)
 
-as the two sums complement one another to 1. Sources: Leviathan, Kalman, Matias, "Fast Inference from Transformers via
-Speculative Decoding" (ICML 2023), section 2.3 and appendix A.1; Chen et al., "Accelerating Large Language Model Decoding
-with Speculative Sampling" (2023), algorithm 2.
+as what the first sum lacks of 1 is the second. Sources: Leviathan, Kalman, Matias, "Fast Inference from Transformers
+via Speculative Decoding" (ICML 2023), section 2.3 and appendix A.1; Chen et al., "Accelerating Large Language Model
+Decoding with Speculative Sampling" (2023), algorithm 2.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def verify(
     draft_token_ids: np.ndarray,
     draft_probs: torch.Tensor | None,
 ) -> Verdict:
-    """Verify the drafts of a step. A greedy row's distribution is all on one token, so the same rule keeps exactly that.
+    """Verify the drafts of a step. A greedy row's distribution is all on one token: the rule keeps exactly that one.
 
     Args:
         sampler: makes the model's distribution, penalties and all.

@@ -26,6 +26,7 @@ class InputBatch:
         self.block_tables = np.zeros(
             (max_num_seqs, max_blocks), dtype=np.int32
         )  # unused entries: the null block
+        self.num_rejected = np.zeros(max_num_seqs, dtype=np.int64)  # drafts of the request that were wrong
         self.requests: list[Request] = []
         self.rows: dict[str, int] = {}
         self.composition = (
@@ -44,6 +45,7 @@ class InputBatch:
         self.rows[request.request_id] = row
         self.token_ids[row, : len(token_ids)] = token_ids
         self.num_tokens[row] = len(token_ids)
+        self.num_rejected[row] = request.num_rejected_drafts
         self.block_tables[row] = 0
         self.block_tables[row, : len(block_ids)] = block_ids
         self.composition += 1
@@ -57,7 +59,7 @@ class InputBatch:
         if row != last:
             moved = self.requests[last]
             self.requests[row], self.rows[moved.request_id] = moved, row
-            for array in (self.token_ids, self.num_tokens, self.block_tables):
+            for array in (self.token_ids, self.num_tokens, self.num_rejected, self.block_tables):
                 array[row] = array[last]
         self.requests.pop()
         self.composition += 1
@@ -80,7 +82,13 @@ class InputBatch:
             for i, r in enumerate(self.requests)
         }
 
-    def append_tokens(self, rows: np.ndarray, token_ids: np.ndarray) -> None:
-        """One sampled token for each of `rows`."""
-        self.token_ids[rows, self.num_tokens[rows]] = token_ids
-        self.num_tokens[rows] += 1
+    def write_drafts(self, request_id: str, token_ids: Sequence[int]) -> None:
+        """Put drafts behind a row's known tokens, where the step reads its input."""
+        row = self.rows[request_id]
+        start = self.num_tokens[row]
+        self.token_ids[row, start : start + len(token_ids)] = token_ids
+
+    def append_tokens(self, rows: np.ndarray, token_ids: np.ndarray, offset: np.ndarray | int = 0) -> None:
+        """One sampled token for each of `rows`; `offset` counts the tokens of a row that occurs several times."""
+        self.token_ids[rows, self.num_tokens[rows] + offset] = token_ids
+        np.add.at(self.num_tokens, rows, 1)

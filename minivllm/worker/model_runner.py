@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,19 +16,25 @@ import torch
 from minivllm.attention.metadata import AttentionMetadata
 from minivllm.config import EngineConfig, ModelConfig
 from minivllm.core.scheduler_output import BlockOperations, SchedulerOutput
+from minivllm.model_config import KVCacheSpec
 from minivllm.models.loader import load_model
 from minivllm.ops import attention_backend
 from minivllm.parallel.group import ONE_STAGE, SINGLE, PipelineParallel, TensorParallel
 from minivllm.parts import REFERENCE, Parts
 from minivllm.sampling.bitmask import unpack_bitmasks
 from minivllm.sampling.logprobs import TokenLogprobs, gather_logprobs
-from minivllm.sampling.metadata import SamplingRows
+from minivllm.sampling.metadata import SamplingMetadata, SamplingRows
 from minivllm.sampling.sampler import Sampler
+from minivllm.spec_decode.make_proposer import make_proposer
 from minivllm.worker.input_batch import InputBatch
 from minivllm.worker.kv_cache import allocate_kv_caches, move_blocks
 from minivllm.worker.padded_decode import PaddedDecode
 from minivllm.worker.slot_mapping import slot_mapping
+from minivllm.worker.speculation import Speculation
 from minivllm.worker.step_buffers import StepBuffers
+from minivllm.worker.step_layout import SampledPositions, StepLayout
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,7 @@ class ModelRunnerOutput:
     pooled: dict[str, list[float]] = field(
         default_factory=dict
     )  # request id -> hidden state of its last token
+    draft_token_ids: dict[str, list[int]] = field(default_factory=dict)  # to be verified in the next step
 
 
 @dataclass(frozen=True)
@@ -50,16 +58,6 @@ class PromptLogprobs:
 
     first: int
     tokens: list[TokenLogprobs]
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """How a step's T tokens are laid out: R requests, one behind the other."""
-
-    rows: np.ndarray  # [R] row in the InputBatch
-    num_scheduled: np.ndarray  # [R]
-    num_computed: np.ndarray  # [R] before the step
-    query_start_loc: np.ndarray  # [R + 1]
 
 
 class ModelRunner:
@@ -93,17 +91,28 @@ class ModelRunner:
         self.vocab_size = model_config.vocab_size
         self.sampler = Sampler(parts)
         self._slot_mapping = parts.slot_mapping or slot_mapping
+        self.proposer = make_proposer(config, model_config, dtype, device, self.backend, self.sampler)
+
+    def kv_cache_specs(self) -> list[KVCacheSpec]:
+        """The model's layers, then those of a draft model."""
+        return [*self.model.kv_cache_specs(), *(self.proposer.kv_cache_specs() if self.proposer else ())]
 
     def initialize_kv_cache(self, num_blocks: int, num_swap_blocks: int, max_model_len: int) -> None:
         """Allocate the KV caches, the swap space and the tensors of a step. Called once, before the first step."""
-        config, specs = self.config, self.model.kv_cache_specs()
+        config, specs = self.config, self.kv_cache_specs()
+        num_layers = len(self.model.kv_cache_specs())
         self.kv_caches = allocate_kv_caches(specs, num_blocks, config.block_size, self.device)
+        self._model_caches = self.kv_caches[:num_layers]
         with_null = num_swap_blocks + 1  # block ids begin at 1, here too
         self.swap_caches = allocate_kv_caches(specs, with_null, config.block_size, torch.device("cpu"))
         self.batch = InputBatch(config.max_num_seqs, max_model_len, config.block_size)
         self.buffers = StepBuffers(
             config.max_num_batched_tokens, config.max_num_seqs, max_model_len, config.block_size, self.device
         )
+        self.speculation: Speculation | None = None
+        if self.proposer is not None and config.speculation is not None:
+            self.proposer.bind_kv_caches(self.kv_caches[num_layers:], max_model_len)
+            self.speculation = Speculation(config.speculation, self.proposer, self.batch, self.sampler)
         self._sampling_rows: tuple[int, SamplingRows] | None = None
         self.padded_decode = self._make_padded_decode(max_model_len)
 
@@ -114,14 +123,17 @@ class ModelRunner:
         if not scheduler_output.num_scheduled_tokens:
             return ModelRunnerOutput()
         self._move_blocks(scheduler_output.block_operations)
-        layout = self._lay_out(scheduler_output)
+        layout = StepLayout.of(scheduler_output, self.batch.rows)
         metadata = self._prepare_inputs(layout)
-        num_tokens = int(layout.query_start_loc[-1])
+        num_tokens = layout.num_tokens
         if self.padded_decode is not None and num_tokens == len(layout.rows):  # one token each
             hidden = self.padded_decode.run(num_tokens)
         else:
             hidden = self.model.forward(
-                self._stage_input(num_tokens), self.buffers.positions[:num_tokens], self.kv_caches, metadata
+                self._stage_input(num_tokens),
+                self.buffers.positions[:num_tokens],
+                self._model_caches,
+                metadata,
             )
         if not self.pp.is_last:
             self.pp.send(hidden)
@@ -142,7 +154,7 @@ class ModelRunner:
         decode = PaddedDecode(
             self.model,
             self.buffers,
-            self.kv_caches,
+            self._model_caches,
             max_num_seqs=self.config.max_num_seqs,
             max_model_len=max_model_len,
             block_size=self.config.block_size,
@@ -183,6 +195,8 @@ class ModelRunner:
                 self.batch.update_blocks(request_id, updates)
         for request_id, token_id in scheduler_output.chosen_token_ids.items():
             self.batch.replace_last_token(request_id, token_id)
+        for request_id, drafts in scheduler_output.spec_token_ids.items():
+            self.batch.write_drafts(request_id, drafts)
 
     def _move_blocks(self, operations: BlockOperations) -> None:
         """The order matters: what is swapped out may be overwritten by what is swapped in or copied."""
@@ -194,22 +208,10 @@ class ModelRunner:
             pairs = torch.tensor(operations.copy, device=self.device)  # [P, 2]
             self.backend.copy_blocks(self.kv_caches, pairs)
 
-    def _lay_out(self, scheduler_output: SchedulerOutput) -> _Layout:
-        request_ids = scheduler_output.num_scheduled_tokens.keys()
-        num_scheduled = np.fromiter(scheduler_output.num_scheduled_tokens.values(), dtype=np.int64)
-        return _Layout(
-            rows=np.fromiter((self.batch.rows[i] for i in request_ids), dtype=np.int64),
-            num_scheduled=num_scheduled,
-            num_computed=np.fromiter(
-                (scheduler_output.num_computed_tokens[i] for i in request_ids), dtype=np.int64
-            ),
-            query_start_loc=np.concatenate(([0], num_scheduled.cumsum())),
-        )
-
-    def _prepare_inputs(self, layout: _Layout) -> AttentionMetadata:
+    def _prepare_inputs(self, layout: StepLayout) -> AttentionMetadata:
         """Fill the step's tensors: token ids, positions and slots [T], and the rows' block tables [R, max_blocks]."""
         batch, block_size = self.batch, self.config.block_size
-        num_tokens, num_requests = int(layout.query_start_loc[-1]), len(layout.rows)
+        num_tokens, num_requests = layout.num_tokens, len(layout.rows)
         row_of_token = np.repeat(layout.rows, layout.num_scheduled)  # [T]
         first_of_token = np.repeat(layout.query_start_loc[:-1] - layout.num_computed, layout.num_scheduled)
         positions = np.arange(num_tokens) - first_of_token  # [T]
@@ -235,28 +237,47 @@ class ModelRunner:
         )
 
     def _sample(
-        self, hidden: torch.Tensor, layout: _Layout, bitmasks: Mapping[str, bytes]
+        self, hidden: torch.Tensor, layout: StepLayout, bitmasks: Mapping[str, bytes]
     ) -> ModelRunnerOutput:
-        """Logits and a token only for requests whose last known token was computed in this step."""
+        """Logits and a token for the last known token of each request, and for each draft behind it."""
         batch = self.batch
-        done = np.flatnonzero(layout.num_computed + layout.num_scheduled == batch.num_tokens[layout.rows])
-        if not len(done):
-            return ModelRunnerOutput()
-        rows = layout.rows[done]
-        last_token = torch.from_numpy(layout.query_start_loc[1:][done] - 1).to(self.device)
-        logits = self.model.compute_logits(hidden[last_token])  # [n, V]
-        metadata = self._rows_parameters().select(rows, batch.num_tokens[rows], batch.token_ids)
-        if bitmasks:
-            metadata = replace(metadata, grammar=self._grammar(rows, bitmasks))
-        token_ids = self.sampler(logits, metadata)
-        logprobs = self._logprobs(logits, token_ids, rows)
-        batch.append_tokens(rows, token_ids.cpu().numpy())
-        sampled = zip(rows, token_ids.tolist(), strict=True)
-        return ModelRunnerOutput(
-            {batch.requests[row].request_id: [token_id] for row, token_id in sampled},
-            logprobs,
-            pooled=self._pooled(hidden[last_token], rows),
-        )
+        positions = SampledPositions.of(layout, batch.num_tokens[layout.rows])
+        rows = positions.rows
+        output = ModelRunnerOutput()
+        if len(rows):
+            wanted = torch.from_numpy(positions.token).to(self.device)
+            logits = self.model.compute_logits(hidden[wanted])  # [n, V]
+            num_tokens = batch.num_tokens[rows] + positions.offset
+            metadata = self._rows_parameters().select(rows, num_tokens, batch.token_ids)
+            if bitmasks:
+                metadata = replace(metadata, grammar=self._grammar(positions, bitmasks))
+            token_ids, kept = self._choose(logits, metadata, positions)
+            if not kept.all():
+                index = torch.from_numpy(kept).to(self.device)
+                rows, logits, token_ids, wanted = rows[kept], logits[index], token_ids[index], wanted[index]
+            batch.append_tokens(rows, token_ids.cpu().numpy(), positions.offset[kept])
+            output.sampled_token_ids.update(self._by_request(rows, token_ids.tolist()))
+            output.logprobs.update(self._logprobs(logits, token_ids, rows))
+            output.pooled.update(self._pooled(hidden[wanted], rows))
+        if self.speculation is not None:
+            drafts = self.speculation.propose(layout, rows, self._rows_parameters())
+            output.draft_token_ids.update(drafts)
+        return output
+
+    def _choose(
+        self, logits: torch.Tensor, metadata: SamplingMetadata, positions: SampledPositions
+    ) -> tuple[torch.Tensor, np.ndarray]:
+        """A token for each of n positions, and which of them count [n]: all but those behind a wrong draft."""
+        if self.speculation is not None and len(positions.rows) > len(positions.counts):
+            return self.speculation.verify(logits, metadata, positions)
+        return self.sampler(logits, metadata), np.ones(len(positions.rows), dtype=bool)
+
+    def _by_request(self, rows: np.ndarray, values: Sequence[Value]) -> dict[str, list[Value]]:
+        """Request id -> its values, in order."""
+        found: dict[str, list[Value]] = {}
+        for row, value in zip(rows.tolist(), values, strict=True):
+            found.setdefault(self.batch.requests[row].request_id, []).append(value)
+        return found
 
     def _pooled(self, hidden: torch.Tensor, rows: np.ndarray) -> dict[str, list[float]]:
         """Hidden states [n, hidden] of last tokens, for the rows that ask for them."""
@@ -266,27 +287,30 @@ class ModelRunner:
         }
 
     def _grammar(
-        self, rows: np.ndarray, bitmasks: Mapping[str, bytes]
+        self, positions: SampledPositions, bitmasks: Mapping[str, bytes]
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        ids = [self.batch.requests[row].request_id for row in rows]
+        """Which of the positions are bound by a grammar, and what each of those may draw."""
+        ids = [self.batch.requests[row].request_id for row in positions.rows]
         bound = [index for index, request_id in enumerate(ids) if request_id in bitmasks]
         if not bound:
             return None
-        allowed = unpack_bitmasks([bitmasks[ids[index]] for index in bound], self.vocab_size)
+        packed = [bitmasks[request_id] for request_id in dict.fromkeys(ids) if request_id in bitmasks]
+        allowed = unpack_bitmasks(b"".join(packed), len(bound), self.vocab_size)
         return torch.tensor(bound, device=self.device), allowed.to(self.device)
 
     def _logprobs(
         self, logits: torch.Tensor, token_ids: torch.Tensor, rows: np.ndarray
     ) -> dict[str, list[TokenLogprobs]]:
-        requests = [self.batch.requests[row] for row in rows]
-        asking = [(i, k) for i, r in enumerate(requests) if (k := r.sampling_params.logprobs) is not None]
+        """Request id -> an entry for each of its tokens, where asked for. logits [n, V], token_ids [n], rows [n]."""
+        asked = [self.batch.requests[row].sampling_params.logprobs for row in rows]
+        asking = [i for i, count in enumerate(asked) if count is not None]
         if not asking:
             return {}
-        index = torch.tensor([i for i, _ in asking], device=self.device)
-        entries = gather_logprobs(logits[index], token_ids[index], np.array([k for _, k in asking]))
-        return {requests[i].request_id: [entry] for (i, _), entry in zip(asking, entries, strict=True)}
+        index = torch.tensor(asking, device=self.device)
+        counts = np.array([asked[i] for i in asking])
+        return self._by_request(rows[asking], gather_logprobs(logits[index], token_ids[index], counts))
 
-    def _prompt_logprobs(self, hidden: torch.Tensor, layout: _Layout) -> dict[str, PromptLogprobs]:
+    def _prompt_logprobs(self, hidden: torch.Tensor, layout: StepLayout) -> dict[str, PromptLogprobs]:
         """The token at position p of a prompt is judged by the hidden state of position p - 1."""
         result = {}
         for i, row in enumerate(

@@ -88,6 +88,7 @@ class PaddedDecode:
         for tensor in (self.buffers.input_ids, self.buffers.positions, self.buffers.slot_mapping):
             tensor[padding] = 0
         self.buffers.block_tables[padding] = 0
+        # An old length would change no answer, only read the null block as often as that context was long.
         self.buffers.seq_lens[padding] = 1
         starts = self.buffers.query_start_loc
         torch.arange(num_requests, bucket + 1, out=starts[num_requests : bucket + 1])

@@ -19,7 +19,9 @@ from minivllm.worker.step_layout import SampledPositions, StepLayout
 class Speculation:
     """Stands between the runner and whoever drafts."""
 
-    def __init__(self, config: SpeculativeConfig, proposer: Proposer, batch: InputBatch, sampler: Sampler) -> None:
+    def __init__(
+        self, config: SpeculativeConfig, proposer: Proposer, batch: InputBatch, sampler: Sampler
+    ) -> None:
         self.config, self.proposer, self.batch, self.sampler = config, proposer, batch, sampler
         self._draft_probs: dict[str, torch.Tensor] = {}  # request id -> [m, V], until its drafts are verified
 
@@ -33,19 +35,21 @@ class Speculation:
         drafts = self._drafts_behind(positions)
         probs = None if metadata.all_greedy else self._probs_of(drafts, positions, logits)
         verdict = verify(self.sampler, logits, metadata, drafts, probs)
-        self._draft_probs.clear()
         kept = leading(verdict.is_accepted.cpu().numpy(), positions.counts)
         self._count_rejected(kept, positions)
         return verdict.token_ids, kept
 
-    def propose(self, layout: StepLayout, sampling_rows: SamplingRows) -> dict[str, list[int]]:
-        """Request id -> drafts for the next step."""
+    def propose(
+        self, layout: StepLayout, sampled_rows: np.ndarray, sampling_rows: SamplingRows
+    ) -> dict[str, list[int]]:
+        """Request id -> drafts for the next step. `sampled_rows`: rows that have got a token in this one."""
         batch = self.batch
+        self._draft_probs = {i: probs for i, probs in self._draft_probs.items() if i in batch.rows}
         step = DraftStep(
             rows=layout.rows,
             num_computed=layout.num_computed,
             num_scheduled=layout.num_scheduled,
-            max_drafts=self._max_drafts(layout),
+            max_drafts=self._max_drafts(layout, sampled_rows),
             token_ids=batch.token_ids,
             num_tokens=batch.num_tokens,
             block_tables=batch.block_tables,
@@ -55,6 +59,7 @@ class Speculation:
         for row, draft in self.proposer.propose(step).items():
             request_id = batch.requests[row].request_id
             found[request_id] = draft.token_ids
+            self._draft_probs.pop(request_id, None)
             if draft.probs is not None:
                 self._draft_probs[request_id] = draft.probs
         return found
@@ -69,7 +74,9 @@ class Speculation:
         drafts = np.full(len(rows), NO_DRAFT, dtype=np.int64)
         has_next = positions.offset[1:] > 0
         places = np.flatnonzero(has_next)
-        drafts[places] = batch.token_ids[rows[places], batch.num_tokens[rows[places]] + positions.offset[places]]
+        drafts[places] = batch.token_ids[
+            rows[places], batch.num_tokens[rows[places]] + positions.offset[places]
+        ]
         return drafts
 
     def _probs_of(
@@ -88,7 +95,7 @@ class Speculation:
     def _count_rejected(self, kept: np.ndarray, positions: SampledPositions) -> None:
         np.add.at(self.batch.num_rejected, positions.rows, ~kept)
 
-    def _max_drafts(self, layout: StepLayout) -> np.ndarray:
+    def _max_drafts(self, layout: StepLayout, sampled_rows: np.ndarray) -> np.ndarray:
         """[R] how many tokens to draft: none before a prompt is done, none beyond the request's end or its slots."""
         batch, rows = self.batch, layout.rows
         requests = [batch.requests[row] for row in rows]
@@ -102,9 +109,9 @@ class Speculation:
             batch.num_rejected[rows],
         )
         most = np.minimum(wanted, ends - num_known - 1)
-        computed = layout.num_computed + layout.num_scheduled
         if self.proposer.kv_cache_specs():
+            computed = layout.num_computed + layout.num_scheduled
             most = np.minimum(most, computed + layout.num_lookahead - (num_known - 1))
-        is_done = computed >= num_known - 1  # its last known token was sampled in this step
+        is_sampled = np.isin(rows, sampled_rows)
         is_ordinary = np.array([not (r.is_beam or r.is_pooling) for r in requests])
-        return np.where(is_done & is_ordinary, np.maximum(most, 0), 0)
+        return np.where(is_sampled & is_ordinary, np.maximum(most, 0), 0)

@@ -27,7 +27,9 @@ class StepLayout:
 
         def column(values: Mapping[str, int], default: int | None = None) -> np.ndarray:
             count = len(step.num_scheduled_tokens)
-            found = (values[i] if default is None else values.get(i, default) for i in step.num_scheduled_tokens)
+            found = (
+                values[i] if default is None else values.get(i, default) for i in step.num_scheduled_tokens
+            )
             return np.fromiter(found, dtype=np.int64, count=count)
 
         num_scheduled = column(step.num_scheduled_tokens)

@@ -108,7 +108,7 @@ class Worker:
         self.runner = ModelRunner(
             config, model_config, self.dtype, self.device, parts, connection.tp, connection.pp
         )
-        specs = self.runner.model.kv_cache_specs()
+        specs = self.runner.kv_cache_specs()
         self.capacity = Capacity(
             determine_num_blocks(config, specs, max_model_len, self.device, place.num_local_ranks),
             num_swap_blocks(config, specs),

@@ -248,7 +248,7 @@ class Scheduler:
     # -- drafts -------------------------------------------------------------------------------------------------------
 
     def update_draft_token_ids(self, draft_token_ids: Mapping[str, Sequence[int]]) -> None:
-        """Take in drafts: from here on they are tokens that their requests owe. Requests that do not run are passed over.
+        """Take in drafts: from here on they are tokens that their requests owe. Only running requests get any.
 
         A request gets no more drafts than it may still say, less the one token that verification always adds, and none
         beyond the free blocks: drafts are a guess, and not worth a preemption.

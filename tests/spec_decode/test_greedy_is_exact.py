@@ -168,3 +168,12 @@ def test_nothing_is_said_behind_a_stop_string(make_rule_engine, answer, assert_i
     num_said = len(said.outputs[0].token_ids)
     assert stats.num_generation_tokens == num_said < 1 + stats.num_accepted_tokens + stats.num_drafts
     assert_idle(engines[0])
+
+
+def test_the_scheduler_takes_no_more_drafts_than_may_still_be_said(make_rule_engine):
+    engine = make_rule_engine(echo)
+    engine.add_request("a", [5, 6], SamplingParams(temperature=0, max_tokens=5, ignore_eos=True))
+    engine.step()
+    engine.scheduler.update_draft_token_ids({"a": [9] * 8, "unknown": [9]})
+    (request,) = engine.scheduler.running
+    assert request.spec_token_ids == [9] * 3  # one was said, and verification adds one
