@@ -178,9 +178,9 @@ def _budget(chart: Chart, y: float, cell: int) -> list[str]:
 def _legend(y: float) -> list[str]:
     waits, prompt, decode = REQUEST_STYLES.values()
     entries = [
-        (".: waits", waits.color, 110),
-        (f"number: tokens of a {prompt.label}", prompt.color, 240),
-        (f"d: {decode.label}", decode.color, 215),
+        (".: waits", waits.color, 85),
+        (f"number: tokens of a {prompt.label}", prompt.color, 265),
+        (f"d: {decode.label}", decode.color, 205),
         ("x: preempted", VERMILION, 110),
     ]
     shapes, x = [], LEFT
