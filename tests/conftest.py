@@ -114,6 +114,7 @@ def pytest_runtest_makereport(
         report.skipped
         and not hasattr(report, "wasxfail")
         and in_ci()
+        and (item.config.getoption("--run-slow") or not item.get_closest_marker("slow"))
         and any(map(item.get_closest_marker, MUST_RUN_IN_CI))
     ):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)

@@ -103,7 +103,7 @@ def run(folder, backend, **options):
 @pytest.fixture(scope="module")
 def expected(two_layers):
     tokens, logprobs = run(two_layers, "torch")
-    assert len({token for row in tokens for token in row}) > 9
+    assert len({token for row in tokens for token in row}) > 6
     return tokens, logprobs
 
 

@@ -24,6 +24,10 @@ def test_system_by_its_own_skip(): pytest.skip("no daemon")
 @pytest.mark.slow
 def test_slow(): pass
 
+@pytest.mark.slow
+@pytest.mark.system
+def test_slow_system(): pass
+
 def test_plain(): pass
 """
 
@@ -47,14 +51,14 @@ def run(suite: Path, ci: str, *arguments: str) -> str:
 
 def test_outside_ci_each_one_skips_with_its_reason(suite):
     output = run(suite, "")
-    assert "1 passed, 4 skipped" in output
+    assert "1 passed, 5 skipped" in output
     for reason in ("needs chromium", "needs no-such-program", "no daemon", "--run-slow"):
         assert reason in output
 
 
 def test_in_ci_a_browser_or_system_test_has_to_run(suite):
     output = run(suite, "true")
-    assert "1 failed, 1 passed, 1 skipped, 2 errors" in output  # an error is a red set-up
+    assert "1 failed, 1 passed, 2 skipped, 2 errors" in output  # an error is a red set-up
     assert "test_browser must run when CI=true" in output
 
 
