@@ -144,3 +144,11 @@ def test_hits_that_are_free_blocks_count_against_the_room():
     assert not manager.can_fit(again.num_tokens, computed)
     assert manager.allocate_slots(again, 5, computed) is None
     manager.check_integrity()
+
+
+def test_look_ups_and_hits_are_counted_in_tokens(toy):
+    t = toy(block_size=2)
+    for name in ("a", "b"):
+        t.add(name, range(7))
+        t.run()
+    assert (t.manager.stats.queries, t.manager.stats.hits) == (14, 6)

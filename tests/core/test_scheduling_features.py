@@ -310,6 +310,7 @@ def test_blocks_behind_the_window_are_freed_while_the_request_runs(toy, window, 
         seen = range(max(0, start - window + 1) // block_size, last // block_size + 1)
         held = t.manager.block_ids("a")
         assert [index for index, block_id in enumerate(held) if block_id != 0] == list(seen)
+        assert t.worker.tables["a"] == held  # the worker is told which ones are gone
     t.check_outputs()
 
 
