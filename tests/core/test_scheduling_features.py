@@ -116,11 +116,11 @@ def test_priority_takes_the_seat_and_the_blocks_of_the_less_urgent(toy):
 
 def test_shortest_first_runs_the_least_work_first(toy):
     t = toy(policy="shortest-first", max_num_seqs=1)
-    for name, size in (("long", 12), ("short", 2), ("middle", 6)):
-        t.add(name, range(size), max_tokens=2)
+    for name, size, max_tokens in (("long", 12, 2), ("short", 2, 2), ("says much", 2, 9), ("middle", 6, 2)):
+        t.add(name, range(size), max_tokens=max_tokens)
     t.run()
     order = [new.request.request_id for output in t.history for new in output.new_requests]
-    assert order == ["short", "middle", "long"]
+    assert order == ["short", "middle", "says much", "long"]
 
 
 @given(st.lists(st.tuples(prompts, st.integers(1, 6)), min_size=2, max_size=8), st.integers(1, 3))
