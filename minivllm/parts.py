@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from hashlib import sha256
 from pathlib import Path
@@ -169,11 +170,10 @@ def load_from_file(file: str | Path, name: str) -> Any:
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[module_name] = module  # dataclasses and pickle look their module up there
-        try:
+        with ExitStack() as undo:  # a file that fails half-way is not kept as if it had been read
+            undo.callback(sys.modules.pop, module_name)
             spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[module_name]
-            raise
+            undo.pop_all()
     if not hasattr(sys.modules[module_name], name):
         raise ValueError(f"{file} defines no {name}")
     return getattr(sys.modules[module_name], name)

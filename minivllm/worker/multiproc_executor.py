@@ -23,7 +23,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -80,6 +80,7 @@ class MultiprocExecutor:
             raise ValueError(
                 "distributed_executor_backend mp needs Linux or macOS: workers inherit Unix sockets"
             )
+        files = part_files(parts)  # refused, if they cannot travel, before anything is started
         self.plan = Plan(config.tensor_parallel_size, config.pipeline_parallel_size)
         self.max_concurrent_batches = self.plan.pipeline
         self._lock = threading.Lock()
@@ -96,7 +97,7 @@ class MultiprocExecutor:
         self._watcher = threading.Thread(target=self._watch, name="minivllm-workers", daemon=True)
         self._watcher.start()
         rendezvous = f"file://{self._folder.name}/rendezvous"
-        capacity = self._start(config, max_model_len, parts, replica, rendezvous)
+        capacity = self._start(config, max_model_len, files, replica, rendezvous)
         self.num_blocks, self.num_swap_blocks = capacity.num_blocks, capacity.num_swap_blocks
         self.preemption_costs = capacity.preemption_costs
 
@@ -169,16 +170,19 @@ class MultiprocExecutor:
         self._processes.append(process)
 
     def _start(
-        self, config: EngineConfig, max_model_len: int, parts: Parts, replica: int, rendezvous: str
+        self,
+        config: EngineConfig,
+        max_model_len: int,
+        files: dict[str, list[tuple[str, str]]],
+        replica: int,
+        rendezvous: str,
     ) -> Capacity:
         first = replica * len(self._ranks)
         places = [Place(rank, first + rank, config.num_ranks, rendezvous) for rank in self._ranks]
-        files = part_files(parts)
-        try:
+        with ExitStack() as undo:  # whatever goes wrong, Ctrl-C too, no worker stays behind
+            undo.callback(self.shutdown)
             replies = self._ask([Start(config, max_model_len, files, place) for place in places])
-        except BaseException:
-            self.shutdown()
-            raise
+            undo.pop_all()
         return Capacity.of_all([reply.capacity for reply in replies if isinstance(reply, Started)])
 
     def _end_processes(self) -> None:

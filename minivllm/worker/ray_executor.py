@@ -11,6 +11,7 @@ import socket
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from threading import Lock
 from typing import Any
 
@@ -145,7 +146,8 @@ class RayExecutor:
         self._actors = [actor.remote() for _ in range(self.plan.world_size)]
 
     def _start(self, config: EngineConfig, max_model_len: int, parts: Parts) -> Capacity:
-        try:
+        with ExitStack() as undo:  # whatever goes wrong, Ctrl-C too, no actor stays behind
+            undo.callback(self.shutdown)
             addresses = self._collect([actor.address.remote() for actor in self._actors])
             on_node = Counter(ip for ip, _ in addresses)
             ip, port = addresses[0]
@@ -156,9 +158,7 @@ class RayExecutor:
             ]
             files = part_files(parts)
             replies = self._ask([Start(config, max_model_len, files, place) for place in places])
-        except BaseException:
-            self.shutdown()
-            raise
+            undo.pop_all()
         return Capacity.of_all([reply.capacity for reply in replies if isinstance(reply, Started)])
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
