@@ -1,5 +1,7 @@
 """exercises/course.toml as values: the chapters, their exercises, and the mutants that a grader has to catch.
 
+course.toml lists the chapters; the exercises of one are described in exercises/course/chNN_slug.toml.
+
 What this is not: progress. What a learner has done is in `state.py`.
 """
 
@@ -161,39 +163,43 @@ def find_root(start: Path | None = None) -> Path:
 
 
 def read_course(root: Path | None = None) -> Course:
-    """Read and check exercises/course.toml.
+    """Read and check exercises/course.toml, and the file of each of its chapters.
 
     Raises:
-        CourseError: no such file, or something in it is wrong; the sentence names the exercise and the key.
+        CourseError: no such file, or something in it is wrong; the sentence names the file, the exercise and the key.
     """
     root = root or find_root()
-    path = root / "exercises" / "course.toml"
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise CourseError(f"exercises/course.toml cannot be read: {error}") from error
-    exercises = [_exercise(entry) for entry in data.get("exercise", [])]
-    _check_ids(exercises)
+    listed = _read(root, "exercises/course.toml").get("chapter", [])
     chapters = [
-        Chapter(
-            entry["number"],
-            entry["slug"],
-            entry["title"],
-            tuple(exercise for exercise in exercises if exercise.chapter == entry["number"]),
-        )
-        for entry in data.get("chapter", [])
+        _chapter(root, entry["number"], entry["slug"], entry["title"])
+        for entry in sorted(listed, key=lambda entry: entry["number"])
     ]
-    homeless = {exercise.chapter for exercise in exercises} - {chapter.number for chapter in chapters}
-    if homeless:
-        raise CourseError(
-            f"exercises/course.toml: exercises of chapters {sorted(homeless)}, which are not listed"
-        )
-    return Course(root, tuple(sorted(chapters, key=lambda chapter: chapter.number)))
+    _check_ids([exercise for chapter in chapters for exercise in chapter.exercises])
+    return Course(root, tuple(chapters))
 
 
-def _exercise(entry: dict[str, Any]) -> Exercise:
-    where = f"exercises/course.toml, exercise {entry.get('id', '?')}"
+def _read(root: Path, name: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads((root / name).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CourseError(f"{name}, which exercises/course.toml asks for, does not exist") from error
+    except tomllib.TOMLDecodeError as error:
+        raise CourseError(f"{name} cannot be read: {error}") from error
+
+
+def _chapter(root: Path, number: int, slug: str, title: str) -> Chapter:
+    name = f"exercises/course/ch{number:02d}_{slug}.toml"
+    exercises = tuple(_exercise(entry, name) for entry in _read(root, name).get("exercise", []))
+    if strays := [exercise.id for exercise in exercises if exercise.chapter != number]:
+        raise CourseError(f"{name}: the ids {strays} belong to another chapter")
+    return Chapter(number, slug, title, exercises)
+
+
+def _exercise(entry: dict[str, Any], name: str) -> Exercise:
+    where = f"{name}, exercise {entry.get('id', '?')}"
     misconceptions, mutants = entry.pop("misconception", []), entry.pop("mutant", [])
+    if not re.fullmatch(r"\d+\.\d+", str(entry.get("id"))):
+        raise CourseError(f"{where}: id must look like 5.3")
     try:
         for key in ("names", "hints", "blank", "needs"):
             entry[key] = tuple(entry.get(key, ()))
@@ -211,8 +217,6 @@ def _exercise(entry: dict[str, Any]) -> Exercise:
 
 
 def _check(exercise: Exercise, where: str) -> None:
-    if not re.fullmatch(r"\d+\.\d+", exercise.id):
-        raise CourseError(f"{where}: id must look like 5.3")
     if len(exercise.title) > MAX_TITLE:
         raise CourseError(f"{where}: title must have at most {MAX_TITLE} characters, to fit a line of 80")
     if exercise.kind not in KINDS:
@@ -235,9 +239,9 @@ def _check(exercise: Exercise, where: str) -> None:
 def _check_ids(exercises: list[Exercise]) -> None:
     ids = [exercise.id for exercise in exercises]
     if repeated := sorted({i for i in ids if ids.count(i) > 1}):
-        raise CourseError(f"exercises/course.toml: the ids {repeated} occur twice")
+        raise CourseError(f"exercises/course: the ids {repeated} occur twice")
     for exercise in exercises:
         if unknown := sorted(set(exercise.needs) - set(ids)):
             raise CourseError(
-                f"exercises/course.toml, exercise {exercise.id}: needs {unknown}, which do not exist"
+                f"exercises/course, exercise {exercise.id}: needs {unknown}, which do not exist"
             )

@@ -32,7 +32,7 @@ class LawBroken(AssertionError):
         finding: what was expected and what came.
         program: lines that show it when they are run.
         picture: expected and found, drawn with characters.
-        law: the law's key in course.toml; None for the two laws that hold everywhere.
+        law: the law's key in the chapter's toml file; None for the two laws that hold everywhere.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Implementation:
     def __getattr__(self, name: str) -> Any:
         if name not in self.exercise.names:
             raise AttributeError(
-                f"{self!r} has no {name}; course.toml names {', '.join(self.exercise.names)}"
+                f"{self!r} has no {name}; its toml file names {', '.join(self.exercise.names)}"
             )
         if not hasattr(self.module, name):
             raise LawBroken(LOADS, f"The file defines no {name}.")
@@ -156,7 +156,7 @@ class History:
 
         Args:
             expression: evaluated here; becomes part of the program only when it does not hold.
-            law: a key of the exercise's laws in course.toml.
+            law: a key of the exercise's laws in the chapter's toml file.
             picture: text, or a function that draws it when it is needed.
 
         Raises:

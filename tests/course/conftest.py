@@ -17,7 +17,9 @@ COURSE = """
 number = 5
 slug = "tiny"
 title = "A tiny chapter"
+"""
 
+EXERCISES = """
 [[exercise]]
 id = "5.1"
 title = "Round up"
@@ -119,8 +121,9 @@ def test_property(impl):
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     """The tiny course, generated; the current folder is its root."""
-    (tmp_path / "exercises").mkdir()
+    (tmp_path / "exercises" / "course").mkdir(parents=True)
     (tmp_path / "exercises" / "course.toml").write_text(COURSE, encoding="utf-8")
+    (tmp_path / "exercises" / "course" / "ch05_tiny.toml").write_text(EXERCISES, encoding="utf-8")
     graders = tmp_path / "tests" / "exercises"
     (graders / "alternatives" / "ch05_tiny").mkdir(parents=True)
     (graders / "test_ch05_tiny.py").write_text(GRADER, encoding="utf-8")

@@ -23,7 +23,7 @@ def test_the_course_can_be_read():
         ('kind = "debug"', 'kind = "riddle"', "exercise 5.2: kind must be one of implement"),
         ('hints = ["a", "b", "c"]', 'hints = ["a"]', "exercise 5.2: hints must be 3"),
         ('id = "5.2"', 'id = "5.1"', "'5.1'] occur twice"),
-        ('id = "5.2"', 'id = "6.2"', r"chapters \[6\], which are not listed"),
+        ('id = "5.2"', 'id = "6.2"', r"the ids \['6.2'\] belong to another chapter"),
         ('id = "5.2"', 'id = "five"', "id must look like 5.3"),
         ('needs = ["5.1"]', 'needs = ["4.9"]', r"exercise 5.2: needs \['4.9'\]"),
         ('bug = "too-many"', "", "bug names the mutant that a debug exercise begins with"),
@@ -34,15 +34,21 @@ def test_the_course_can_be_read():
             'parts = { shared_blocks = "share" }',
             "does not hold",
         ),
-        ("[[chapter]]", "[[chapter", "cannot be read"),
+        ("[[exercise]]", "[[exercise", "course/ch05_tiny.toml cannot be read"),
     ],
 )
 def test_a_mistake_gets_a_sentence(tiny, old, new, sentence):
-    path = tiny.root / "exercises" / "course.toml"
+    path = tiny.root / "exercises" / "course" / "ch05_tiny.toml"
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(CourseError, match=sentence):
+        read_course(tiny.root)
+
+
+def test_a_chapter_without_its_file_gets_a_sentence(tiny):
+    (tiny.root / "exercises" / "course" / "ch05_tiny.toml").unlink()
+    with pytest.raises(CourseError, match=r"ch05_tiny.toml, which exercises/course.toml asks for, does not"):
         read_course(tiny.root)
 
 

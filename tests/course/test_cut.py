@@ -73,12 +73,13 @@ def test_every_mutant_is_python(exercise):
 
 
 def test_a_wrong_name_gets_a_sentence(tiny):
-    text = (tiny.root / "exercises" / "course.toml").read_text(encoding="utf-8")
+    path = tiny.root / "exercises" / "course" / "ch05_tiny.toml"
+    text = path.read_text(encoding="utf-8")
     for old, new, sentence in (
         ('names = ["cdiv"]', 'names = ["floor"]', "minivllm.core.block_table defines no floor"),
         ('names = ["cdiv"]', 'names = ["cdiv"]\nblank = ["floor"]', "blank names floor"),
     ):
-        (tiny.root / "exercises" / "course.toml").write_text(text.replace(old, new), encoding="utf-8")
+        path.write_text(text.replace(old, new), encoding="utf-8")
         course = read_course(tiny.root)
         with pytest.raises(CourseError, match=sentence):
             stub_text(course, course.exercise("5.1"))

@@ -38,7 +38,7 @@ def test_check_names_what_differs(tiny, capsys):
 def test_an_edited_file_is_kept_and_an_untouched_stub_follows_the_package(tiny, solved, capsys):
     solved("5.1")
     mine = tiny.learner_file(tiny.exercise("5.1")).read_text(encoding="utf-8")
-    path = tiny.root / "exercises" / "course.toml"
+    path = tiny.root / "exercises" / "course" / "ch05_tiny.toml"
     text = path.read_text(encoding="utf-8").replace('task = "', 'task = "Read well. ')
     path.write_text(text, encoding="utf-8")
     assert main(["generate"]) == 0
@@ -49,9 +49,8 @@ def test_an_edited_file_is_kept_and_an_untouched_stub_follows_the_package(tiny, 
 
 def test_a_stub_without_an_exercise_goes_and_an_edited_one_stays(tiny, solved):
     solved("5.1")
-    path = tiny.root / "exercises" / "course.toml"
-    text = path.read_text(encoding="utf-8")
-    path.write_text(text[: text.index("[[exercise]]")], encoding="utf-8")
+    path = tiny.root / "exercises" / "course" / "ch05_tiny.toml"
+    path.write_text("", encoding="utf-8")
     assert main(["generate"]) == 0
     left = sorted(p.relative_to(tiny.root).as_posix() for p in tiny.root.glob("*/ch05_tiny/*.py"))
     assert left == ["exercises/ch05_tiny/round_up.py"]
