@@ -20,7 +20,7 @@ SOURCES := pyproject.toml constraints.txt
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lab notebooks lint format wheel clean
+.PHONY: help serve test lab notebooks book lint format wheel clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -40,6 +40,10 @@ lab: $(VENV)/.installed-lab ## open JupyterLab on notebooks/
 notebooks: $(VENV)/.installed-test ## run all notebooks and compare with what they show
 	@$(RUN) -m minivllm.course notebooks --check
 
+book: $(VENV)/.installed-book ## make the book: open book/_build/html/index.html
+	@$(RUN) -m sphinx -q -W --keep-going -c book . book/_build/html
+	@echo "The book: book/_build/html/index.html"
+
 lint: $(VENV)/.installed-dev ## check style and types
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
@@ -53,7 +57,7 @@ wheel: $(VENV)/.installed-dev ## build dist/minivllm-*.whl
 	@$(RUN) -m build --wheel
 
 clean: ## remove .venv, build outputs and caches
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist book/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -29,7 +29,7 @@ class IncrementalDetokenizer:
     Args:
         tokenizer: anything with `decode(ids, skip_special_tokens=...)`.
         prompt_token_ids: the last few give the context in which the first output token is decoded.
-        skip_special_tokens: leave markers such as <|im_end|> out of the text.
+        skip_special_tokens: leave markers such as `<|im_end|>` out of the text.
     """
 
     def __init__(

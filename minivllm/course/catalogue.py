@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,7 @@ class Exercise:
     ] = ()  # functions and methods whose body the learner writes; default: all of `names`
     bug: str | None = None  # kind debug: the mutant that the learner's file begins with
     needs: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()  # modules that not every system has, such as triton
     parts: Mapping[str, str] = field(
         default_factory=dict
     )  # the engine's part (minivllm/parts.py) -> the name for it
@@ -96,6 +97,7 @@ class Chapter:
     slug: str
     title: str
     exercises: tuple[Exercise, ...]
+    needs: tuple[int, ...] = ()  # the chapters that it builds on directly
 
     @property
     def folder(self) -> str:
@@ -170,10 +172,7 @@ def read_course(root: Path | None = None) -> Course:
     """
     root = root or find_root()
     listed = _read(root, "exercises/course.toml").get("chapter", [])
-    chapters = [
-        _chapter(root, entry["number"], entry["slug"], entry["title"])
-        for entry in sorted(listed, key=lambda entry: entry["number"])
-    ]
+    chapters = [_chapter(root, **entry) for entry in sorted(listed, key=lambda entry: entry["number"])]
     _check_ids([exercise for chapter in chapters for exercise in chapter.exercises])
     return Course(root, tuple(chapters))
 
@@ -187,12 +186,12 @@ def _read(root: Path, name: str) -> dict[str, Any]:
         raise CourseError(f"{name} cannot be read: {error}") from error
 
 
-def _chapter(root: Path, number: int, slug: str, title: str) -> Chapter:
+def _chapter(root: Path, number: int, slug: str, title: str, needs: Iterable[int] = ()) -> Chapter:
     name = f"exercises/course/ch{number:02d}_{slug}.toml"
     exercises = tuple(_exercise(entry, name) for entry in _read(root, name).get("exercise", []))
     if strays := [exercise.id for exercise in exercises if exercise.chapter != number]:
         raise CourseError(f"{name}: the ids {strays} belong to another chapter")
-    return Chapter(number, slug, title, exercises)
+    return Chapter(number, slug, title, exercises, tuple(needs))
 
 
 def _exercise(entry: dict[str, Any], name: str) -> Exercise:
@@ -201,7 +200,7 @@ def _exercise(entry: dict[str, Any], name: str) -> Exercise:
     if not re.fullmatch(r"\d+\.\d+", str(entry.get("id"))):
         raise CourseError(f"{where}: id must look like 5.3")
     try:
-        for key in ("names", "hints", "blank", "needs"):
+        for key in ("names", "hints", "blank", "needs", "requires"):
             entry[key] = tuple(entry.get(key, ()))
         if "bug" not in entry:
             entry["blank"] = entry["blank"] or entry["names"]

@@ -13,7 +13,11 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
-NEEDS = [Requirement(text) for text in sum(EXTRAS.values(), PROJECT["dependencies"])]
+NEEDS = [
+    Requirement(text)
+    for text in sum(EXTRAS.values(), PROJECT["dependencies"])
+    if not text.startswith("minivllm[")  # an extra that holds another
+]
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
 CONDA = [entry for entry in ENVIRONMENT["dependencies"] if isinstance(entry, str)]
 

@@ -1,0 +1,100 @@
+"""What the pages of the book show of the course: `{course-map}`, and `{exercise-table}` for the teacher.
+
+Both read exercises/course.toml, so a new chapter is on them by itself.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from docutils.parsers.rst import Directive
+from docutils.statemachine import StringList
+
+from minivllm.course.catalogue import Chapter, Course, read_course
+from minivllm.viz.prerequisites import Stop, prerequisite_map
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def notebook_of(chapter: Chapter) -> str:
+    """Its page, seen from book/index.html."""
+    return f"../notebooks/{chapter.number:02d}_{chapter.slug}.html"
+
+
+def imports_torch(course: Course, chapter: Chapter) -> bool:
+    """Does the code that its learners write use tensors?"""
+    files = [course.solution_file(exercise) for exercise in chapter.exercises]
+    return any("import torch" in file.read_text(encoding="utf-8") for file in files)
+
+
+class CourseMap(Directive):
+    """The chapters as a picture whose boxes are links."""
+
+    def run(self) -> list[nodes.Node]:
+        course = read_course(ROOT)
+        stops = [
+            Stop(
+                chapter.number,
+                chapter.title.split(",")[0],
+                chapter.needs,
+                notebook_of(chapter),
+                "" if imports_torch(course, chapter) else "plain Python",
+            )
+            for chapter in course.chapters
+        ]
+        drawing = prerequisite_map(stops)
+        # Inside a page: links do not work in an <img>.
+        return [nodes.raw("", f'<div class="course-map">{drawing.to_svg()}</div>', format="html")]
+
+
+class ExerciseTable(Directive):
+    """One row an exercise: number, title, kind, planted bugs, minutes."""
+
+    def run(self) -> list[nodes.Node]:
+        lines = ["| | exercise | kind | planted bugs | minutes |", "|---|---|---|---|---|"]
+        for chapter in read_course(ROOT).chapters:
+            minutes = sum(exercise.minutes for exercise in chapter.exercises)
+            lines.append(f"| **{chapter.number:02d}** | **{chapter.title}** | | | **{minutes}** |")
+            lines += [
+                f"| {exercise.id} | {exercise.title} | {exercise.kind} | {len(exercise.mutants)} | {exercise.minutes} |"
+                for exercise in chapter.exercises
+            ]
+        parent = nodes.container()
+        self.state.nested_parse(StringList(lines, "course.toml"), self.content_offset, parent)
+        return parent.children
+
+
+def copy_simulator(app: Any, error: Exception | None) -> None:
+    """The simulator is a page by itself, without Sphinx: it goes to the output as it is."""
+    if error is None and app.builder.format == "html":
+        shutil.copytree(ROOT / "book" / "simulator", Path(app.outdir) / "simulator", dirs_exist_ok=True)
+
+
+def keep_indented_blocks(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings are written to be read in the source: an indented block after an empty line is shown as it stands."""
+    result: list[str] = []
+    indent = 0  # of the paragraph before
+    inside = False  # such a block
+    for i, line in enumerate(lines):
+        width = len(line) - len(line.lstrip())
+        if line.strip():
+            after_gap = i > 0 and not lines[i - 1].strip()
+            inside = width >= indent + 4 if after_gap and not inside else inside and width >= indent + 4
+            if inside and after_gap and result[-2:-1] != ["::"] and "::" not in result[-3:]:
+                result += [" " * indent + "::", ""]
+            if not inside:
+                indent = width
+        result.append(line)
+    lines[:] = result
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Called by Sphinx."""
+    app.add_directive("course-map", CourseMap)
+    app.add_directive("exercise-table", ExerciseTable)
+    app.connect("autodoc-process-docstring", keep_indented_blocks, priority=400)  # before napoleon
+    app.connect("build-finished", copy_simulator)
+    return {"parallel_read_safe": True}

@@ -1,0 +1,95 @@
+"""The book: it builds without a warning, every link arrives, and nothing in it comes from another place."""
+
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Page(HTMLParser):
+    """Where a page leads, what it loads, the anchors that it has, and pictures without a description."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.links, self.loads, self.ids, self.silent = [], [], set(), []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.ids |= {attrs[key] for key in ("id", "name") if attrs.get(key)}
+        if tag == "a" and "href" in attrs:
+            self.links.append(attrs["href"])
+        elif tag == "link" and attrs.get("rel") in ("index", "search", "next", "prev", "canonical"):
+            pass
+        elif found := attrs.get("src") or (tag in ("link", "use", "image") and attrs.get("href")):
+            self.loads.append(found)
+        if tag == "img" and not attrs.get("alt"):
+            self.silent.append(attrs.get("src", "?")[:60])
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    out = tmp_path_factory.mktemp("book")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", "book", "-d", out / "trees"]
+    done = subprocess.run([*command, ".", out / "html"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return out / "html"
+
+
+@pytest.fixture(scope="module")
+def pages(built):
+    return {path: Page(path) for path in sorted(built.rglob("*.html"))}
+
+
+def test_every_chapter_and_page_is_in_it(built):
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        assert (built / "notebooks" / f"{notebook.stem}.html").is_file()
+    for page in ("index", "how_to_use", "glossary", "notation", "simulator", "api/index"):
+        assert (built / "book" / f"{page}.html").is_file()
+    assert (built / "index.html").is_file()
+    assert (built / "simulator" / "index.html").is_file()
+
+
+def test_every_link_and_anchor_arrives(built, pages):
+    lost = []
+    for path, page in pages.items():
+        for link in page.links:
+            parts = urlsplit(link)
+            if parts.scheme in ("http", "https", "mailto"):
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            found = target.is_file()
+            if found and parts.fragment and target in pages:
+                found = unquote(parts.fragment) in pages[target].ids
+            if not found:
+                lost.append(f"{path.relative_to(built)}: {link}")
+    assert lost == []
+
+
+def test_nothing_is_loaded_from_outside(built, pages):
+    outside = [
+        f"{path.relative_to(built)}: {found}"
+        for path, page in pages.items()
+        for found in page.loads
+        if urlsplit(found).scheme in ("http", "https") or found.startswith("//")
+    ]
+    assert outside == []
+    for sheet in built.rglob("*.css"):
+        text = sheet.read_text(encoding="utf-8")
+        assert "@import" not in text and "url(http" not in text and "url(//" not in text, sheet
+
+
+def test_every_picture_says_what_it_shows(built, pages):
+    silent = [f"{path.relative_to(built)}: {found}" for path, page in pages.items() for found in page.silent]
+    assert silent == []
+
+
+def test_the_map_on_the_front_page_leads_to_every_chapter(built, pages):
+    front = pages[built / "book" / "index.html"]
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        assert front.links.count(f"../notebooks/{notebook.stem}.html") >= 2  # in the map, and at the side
