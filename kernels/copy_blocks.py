@@ -10,6 +10,7 @@ It decides nothing: which block is copied where is the control plane's work (``m
 import torch
 
 from ._triton import cdiv, check_can_run, next_power_of_2, tl, triton
+from .fp8 import as_kernels_see_it
 
 MAX_TILE = 1024  # elements that one program copies
 
@@ -29,7 +30,7 @@ def copy_blocks_triton(kv_cache: torch.Tensor, src: torch.Tensor, dst: torch.Ten
     """Do what ``copy_blocks_torch`` does, with one program per pair and per tile of a block.
 
     Args:
-        kv_cache: [N, B, K, D], contiguous.
+        kv_cache: [N, B, K, D], contiguous, any float type.
         src: [P] block ids to read, int32 or int64, on the cache's device.
         dst: [P] block ids to write, likewise.
 
@@ -45,7 +46,7 @@ def copy_blocks_triton(kv_cache: torch.Tensor, src: torch.Tensor, dst: torch.Ten
     block_elements = kv_cache[0].numel()  # B * K * D
     tile = min(MAX_TILE, next_power_of_2(block_elements))
     grid = (src.numel(), cdiv(block_elements, tile))
-    _copy_blocks_kernel[grid](kv_cache, src, dst, block_elements, TILE=tile)
+    _copy_blocks_kernel[grid](as_kernels_see_it(kv_cache), src, dst, block_elements, TILE=tile)
 
 
 @triton.jit

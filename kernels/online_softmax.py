@@ -18,13 +18,14 @@ hold nothing (behind the last position, or before the window) are never read, wh
 
 from ._triton import tl, triton
 from .dot import dot
+from .fp8 import widen
 
 
 @triton.jit
 def attend_tiles(
     query,  # [M, D_PAD] one row for each (query, head)
     row_positions,  # [M] where each row's token stands in its context
-    key_ptr,  # [N, B, K, D] the cache
+    key_ptr,  # [N, B, K, D] the cache, in the query's type or a smaller one
     value_ptr,  # likewise
     block_table_ptr,  # this request's row of the block tables
     kv_head,
@@ -55,7 +56,7 @@ def attend_tiles(
         is_element = is_there[:, None] & (dims < HEAD_SIZE)[None, :]
 
         # 2. Scores, and who may look: nobody into the future, nobody behind the window.
-        keys = tl.load(key_ptr + offsets, mask=is_element, other=0.0)
+        keys = widen(tl.load(key_ptr + offsets, mask=is_element, other=0.0), query.dtype)
         scores = dot(query, tl.trans(keys)) * scale  # [M, TILE]
         if SOFT_CAP > 0:  # tanh(x) = 2 sigmoid(2 x) - 1
             scores = SOFT_CAP * (2 * tl.sigmoid(2 * scores / SOFT_CAP) - 1)
@@ -71,7 +72,7 @@ def attend_tiles(
         rescale = tl.exp(highest - shift)
 
         # 4. Take the tile in.
-        values = tl.load(value_ptr + offsets, mask=is_element, other=0.0)
+        values = widen(tl.load(value_ptr + offsets, mask=is_element, other=0.0), query.dtype)
         total = total * rescale + tl.sum(weights, axis=1)
         acc = acc * rescale[:, None] + dot(weights.to(values.dtype), values)
         highest = new_highest

@@ -20,13 +20,17 @@ which costs nothing while the memory is the limit. Torch twin: `paged_attention`
 import torch
 
 from ._triton import check_can_run, next_power_of_2, tl, triton
+from .fp8 import as_kernels_see_it
 from .online_softmax import attend_tiles, divide
 
 MIN_ROWS = 16  # of a matrix product on a tensor core
 
 
 def tile_size(d_pad: int, itemsize: int) -> int:
-    """Context positions in a tile: as many as make keys of 16 KiB, and at least what a matrix product needs."""
+    """Context positions in a tile: as many as make keys of 16 KiB, and at least what a matrix product needs.
+
+    itemsize is the query's: in that type the tile is multiplied, however small the cache's may be.
+    """
     return max(16, min(128, 16384 // (d_pad * itemsize)))
 
 
@@ -45,7 +49,8 @@ def paged_attention_triton(
 
     Args:
         query: [R, H, D]; a token's H * D elements lie together. Query head h reads kv head h // (H // K).
-        key_cache: [N, B, K, D], contiguous; it already holds this step's keys.
+        key_cache: [N, B, K, D], contiguous, in the query's type, a smaller one or 8-bit floats; it already holds this
+            step's keys.
         value_cache: likewise.
         block_tables: [R, max_blocks] int32, rows contiguous.
         seq_lens: [R] int32. A request of length 0 is padding and gets zeros.
@@ -65,8 +70,8 @@ def paged_attention_triton(
     _paged_attention_kernel[(num_requests, num_kv_heads)](
         out,
         query,
-        key_cache,
-        value_cache,
+        as_kernels_see_it(key_cache),
+        as_kernels_see_it(value_cache),
         block_tables,
         seq_lens,
         query.stride(0),
@@ -80,7 +85,7 @@ def paged_attention_triton(
         BLOCK_SIZE=block_size,
         HEAD_SIZE=head_size,
         D_PAD=d_pad,
-        TILE=tile_size(d_pad, key_cache.element_size()),
+        TILE=tile_size(d_pad, query.element_size()),
     )
     return out
 

@@ -18,6 +18,7 @@ Both kernels read seq_lens on the device, and the number of pieces does not depe
 import torch
 
 from ._triton import cdiv, check_can_run, next_power_of_2, tl, triton
+from .fp8 import as_kernels_see_it
 from .online_softmax import attend_tiles
 from .paged_attention import MIN_ROWS, load_query_heads, tile_size
 
@@ -58,8 +59,8 @@ def paged_attention_split_kv_triton(
         highest,
         total,
         query,
-        key_cache,
-        value_cache,
+        as_kernels_see_it(key_cache),
+        as_kernels_see_it(value_cache),
         block_tables,
         seq_lens,
         query.stride(0),
@@ -74,7 +75,7 @@ def paged_attention_split_kv_triton(
         BLOCK_SIZE=block_size,
         HEAD_SIZE=head_size,
         D_PAD=d_pad,
-        TILE=tile_size(d_pad, key_cache.element_size()),
+        TILE=tile_size(d_pad, query.element_size()),
     )
     out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
     _reduce_kernel[(num_requests * num_heads,)](

@@ -15,6 +15,7 @@ Padding tokens carry slot 0, which lies in the null block: what they write is ne
 import torch
 
 from ._triton import check_can_run, next_power_of_2, tl, triton
+from .fp8 import as_kernels_see_it, narrow
 
 
 def reshape_and_cache_triton(
@@ -29,7 +30,7 @@ def reshape_and_cache_triton(
     Args:
         key: a token's K * D elements lie together; tokens may be any distance apart (it is a piece of q, k, v).
         value: likewise.
-        key_cache: contiguous.
+        key_cache: contiguous; one of another type than the keys (8-bit floats included) takes them rounded, saturated.
         value_cache: likewise.
         slot_mapping: [T] int64.
     """
@@ -39,8 +40,8 @@ def reshape_and_cache_triton(
     _reshape_and_cache_kernel[(num_tokens,)](
         key,
         value,
-        key_cache,
-        value_cache,
+        as_kernels_see_it(key_cache),
+        as_kernels_see_it(value_cache),
         slot_mapping,
         key.stride(0),
         value.stride(0),
@@ -67,5 +68,6 @@ def _reshape_and_cache_kernel(
     mask = elements < ELEMENTS
     key = tl.load(key_ptr + token * key_stride + elements, mask=mask)
     value = tl.load(value_ptr + token * value_stride + elements, mask=mask)
-    tl.store(key_cache_ptr + slot * ELEMENTS + elements, key, mask=mask)
-    tl.store(value_cache_ptr + slot * ELEMENTS + elements, value, mask=mask)
+    cache_dtype = key_cache_ptr.dtype.element_ty
+    tl.store(key_cache_ptr + slot * ELEMENTS + elements, narrow(key, cache_dtype), mask=mask)
+    tl.store(value_cache_ptr + slot * ELEMENTS + elements, narrow(value, cache_dtype), mask=mask)

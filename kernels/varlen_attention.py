@@ -20,6 +20,7 @@ Torch twin: `paged_attention` in minivllm/attention/paged.py.
 import torch
 
 from ._triton import check_can_run, next_power_of_2, tl, triton
+from .fp8 import as_kernels_see_it
 from .online_softmax import attend_tiles, divide
 from .paged_attention import tile_size
 
@@ -44,7 +45,7 @@ def varlen_attention_triton(
 
     Args:
         query: [T, H, D]; a token's H * D elements lie together. Query head h reads kv head h // (H // K).
-        key_cache: [N, B, K, D], contiguous.
+        key_cache: [N, B, K, D], contiguous, in the query's type, a smaller one or 8-bit floats.
         value_cache: likewise.
         query_start_loc: [R + 1] int32.
         seq_lens: [R] int32; a request's queries are the last tokens of its context.
@@ -68,8 +69,8 @@ def varlen_attention_triton(
     _varlen_attention_kernel[(num_tiles, num_kv_heads)](
         out,
         query,
-        key_cache,
-        value_cache,
+        as_kernels_see_it(key_cache),
+        as_kernels_see_it(value_cache),
         query_start_loc,
         seq_lens,
         block_tables,
@@ -86,7 +87,7 @@ def varlen_attention_triton(
         BLOCK_SIZE=block_size,
         HEAD_SIZE=head_size,
         D_PAD=d_pad,
-        TILE=tile_size(d_pad, key_cache.element_size()),
+        TILE=tile_size(d_pad, query.element_size()),
     )
     return out
 

@@ -17,9 +17,14 @@ __all__ = ["EngineConfig", "ModelConfig"]
 
 DTYPES = ("auto", "half", "float16", "bfloat16", "float", "float32")
 ATTENTION_BACKENDS = ("auto", "torch", "triton", "naive")
+KV_CACHE_DTYPES = ("auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2")  # fp8 is fp8_e4m3
 SCHEDULING_POLICIES = ("fcfs", "priority", "shortest-first")
 PREEMPTION_MODES = ("recompute", "swap", "auto")
 LOAD_FORMATS = ("auto", "safetensors", "dummy")
+TOKENIZER_MODES = (
+    "auto",
+    "hf",
+)  # both the Hugging Face tokenizer; vLLM's others are formats of single families
 QUANTIZATIONS = ("awq", "int8_per_channel_weight_only", "fp8")
 EXECUTOR_BACKENDS = ("uni", "mp", "ray", "external_launcher")
 SWITCHES = (
@@ -42,7 +47,9 @@ class EngineConfig:
 
     model: str = "tutor"  # the name of a model that ships with minivllm, a Hugging Face folder, or a hub id
     tokenizer: str | None = None  # a folder or hub id; None = the model's own
+    tokenizer_mode: str = "auto"
     revision: str | None = None  # of a hub id
+    download_dir: str | None = None  # where files of a hub id are put; None = the Hugging Face cache
     trust_remote_code: bool = False
     hf_overrides: dict[str, Any] = field(default_factory=dict)  # replaces keys of config.json
     load_format: str = "auto"  # dummy = random weights by `seed`, for measuring without a checkpoint
@@ -62,6 +69,7 @@ class EngineConfig:
 
     block_size: int = 16  # tokens
     gpu_memory_utilization: float = 0.92  # of a GPU's memory, for weights, activations and KV cache together
+    kv_cache_dtype: str = "auto"  # auto = the model's; fp8 is half of 16 bits, and costs some precision
     kv_cache_memory_bytes: int | None = None  # None = see worker/kv_cache.py
     num_gpu_blocks_override: int | None = None  # sets the number of blocks outright, the null block included
     enable_prefix_caching: bool = True
@@ -92,7 +100,7 @@ class EngineConfig:
     def __post_init__(self) -> None:
         _text("model", self.model)
         _text("device", self.device)
-        for name in ("tokenizer", "revision"):
+        for name in ("tokenizer", "revision", "download_dir"):
             if getattr(self, name) is not None:
                 _text(name, getattr(self, name))
         for name in SWITCHES:
@@ -102,7 +110,9 @@ class EngineConfig:
             raise ValueError(f"hf_overrides must be a dict, not {self.hf_overrides!r}")
         _choice("dtype", self.dtype, DTYPES)
         _choice("attention_backend", self.attention_backend, ATTENTION_BACKENDS)
+        _choice("kv_cache_dtype", self.kv_cache_dtype, KV_CACHE_DTYPES)
         _choice("load_format", self.load_format, LOAD_FORMATS)
+        _choice("tokenizer_mode", self.tokenizer_mode, TOKENIZER_MODES)
         if self.quantization is not None:
             _choice("quantization", self.quantization, QUANTIZATIONS)
         _choice("scheduling_policy", self.scheduling_policy, SCHEDULING_POLICIES)
@@ -191,6 +201,7 @@ def load_model_config(config: EngineConfig) -> ModelConfig:
     return ModelConfig.from_pretrained(
         resolve_model(config.model),
         revision=config.revision,
+        download_dir=config.download_dir,
         trust_remote_code=config.trust_remote_code,
         hf_overrides=config.hf_overrides or None,
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+KV_CACHE_DTYPE_BYTES = DTYPE_BYTES | {"float8_e4m3fn": 1, "float8_e5m2": 1}
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 REQUIRED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
@@ -52,7 +53,7 @@ class KVCacheSpec:
     @property
     def bytes_per_token(self) -> int:
         """Key and value together."""
-        return 2 * self.num_kv_heads * self.head_size * DTYPE_BYTES[self.dtype]
+        return 2 * self.num_kv_heads * self.head_size * KV_CACHE_DTYPE_BYTES[self.dtype]
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ class ModelConfig:
         model: str | Path,
         *,
         revision: str | None = None,
+        download_dir: str | None = None,
         trust_remote_code: bool = False,
         hf_overrides: Mapping[str, Any] | None = None,
     ) -> "ModelConfig":
@@ -125,6 +127,7 @@ class ModelConfig:
         Args:
             model: folder in Hugging Face format, or a hub id such as "Qwen/Qwen3-0.6B".
             revision: branch, tag or commit on the hub.
+            download_dir: where the hub's files are put; None = the Hugging Face cache.
             trust_remote_code: accepted because vLLM has it; Python files that come with a model (`auto_map`)
                 are never imported, whatever it says.
             hf_overrides: entries that replace those of config.json (nested ones are merged one level deep).
@@ -132,7 +135,7 @@ class ModelConfig:
         Raises:
             ValueError: no such model, no config.json, an unsupported architecture, or a value out of range.
         """
-        path = resolve_model_path(model, revision=revision)
+        path = resolve_model_path(model, revision=revision, download_dir=download_dir)
         raw = _with_rope_parameters(_read_json(path / "config.json"))
         for key, value in _with_rope_parameters(hf_overrides or {}).items():
             merge = isinstance(value, Mapping) and isinstance(raw.get(key), Mapping)
@@ -147,7 +150,9 @@ class ModelConfig:
         return [KVCacheSpec(heads, self.head_dim, dtype, window) for window in self.layer_windows]
 
 
-def resolve_model_path(model: str | Path, *, revision: str | None = None) -> Path:
+def resolve_model_path(
+    model: str | Path, *, revision: str | None = None, download_dir: str | None = None
+) -> Path:
     """The folder of a model: itself if it is one, else a snapshot of the hub id of that name.
 
     Raises:
@@ -161,14 +166,14 @@ def resolve_model_path(model: str | Path, *, revision: str | None = None) -> Pat
     name = str(model)
     if path.exists() or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
         raise ValueError(f"model: {name!r} is neither a folder nor a hub id such as 'Qwen/Qwen3-0.6B'.")
-    return _download(name, revision)
+    return _download(name, revision, download_dir)
 
 
-def _download(name: str, revision: str | None) -> Path:
+def _download(name: str, revision: str | None, download_dir: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = snapshot_download(name, revision=revision, allow_patterns=HUB_FILES)
+        folder = snapshot_download(name, revision=revision, cache_dir=download_dir, allow_patterns=HUB_FILES)
     except (
         OSError,
         ValueError,

@@ -7,7 +7,7 @@ that whoever runs on torch alone never waits for Triton.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from typing import Protocol
@@ -50,6 +50,28 @@ class AttentionBackend:
 
 def _no_plan(metadata: AttentionMetadata) -> None:
     return None
+
+
+def with_paged_attention(backend: AttentionBackend, function: Callable[..., Tensor]) -> AttentionBackend:
+    """`backend`, with somebody's own `paged_attention` (see minivllm/attention/blockwise.py) in the place of its own.
+
+    It knows neither windows nor caches in another type than the query's: those layers stay with `backend`.
+    """
+
+    def attend(
+        query: Tensor,
+        kv_cache: LayerKVCache,
+        metadata: AttentionMetadata,
+        *,
+        scale: float,
+        window: int | None = None,
+    ) -> Tensor:
+        if window is not None or kv_cache.key.dtype != query.dtype:
+            return backend.attend(query, kv_cache, metadata, scale=scale, window=window)
+        batch = metadata.block_tables, metadata.seq_lens, metadata.query_start_loc
+        return function(query, kv_cache.key, kv_cache.value, *batch, scale)
+
+    return replace(backend, name="paged_attention part", attend=attend)
 
 
 def attention_backend(name: str = "auto", device: torch.device | str = "cpu") -> AttentionBackend:

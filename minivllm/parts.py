@@ -78,10 +78,18 @@ class Parts:
     fork_table: Callable[[Allocator, BlockTable, int], BlockTable] | None = None
     shared_blocks: Callable[[BlockTable, int, int], list[int]] | None = None
     copy_on_write: Callable[[Allocator, BlockTable, int, KVCacheBlock], tuple[int, int]] | None = None
+    trim_table: Callable[[Allocator, BlockTable, int], BlockTable] | None = None  # pool, table, num_tokens
     scheduler: Callable[..., Scheduler] | None = None  # (SchedulerConfig, KVCacheManager)
 
     # block_tables [R, max_blocks], rows [T], positions [T], block_size -> slots [T]
     slot_mapping: Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray] | None = None
+    # query [T, H, D], key_cache and value_cache [N, B, K, D], block_tables [R, max_blocks], seq_lens [R],
+    # query_start_loc [R + 1], scale -> [T, H, D]. None: the backend that ops.py chooses, which is faster.
+    paged_attention: Callable[..., torch.Tensor] | None = None
+    # token_ids [L], shortest, longest, num_drafts -> drafts
+    look_up: Callable[[np.ndarray, int, int, int], list[int]] | None = None
+    # target_probs [n, V], draft_probs [n, V], draft_token_ids [n], accept_random [n] -> is_accepted [n], weights [n, V]
+    rejection_sample: Callable[..., tuple[torch.Tensor, torch.Tensor]] | None = None
     greedy_pick: Callable[[torch.Tensor], torch.Tensor] | None = None  # logits [R, V] -> [R]
     apply_penalties: Callable[[torch.Tensor, Penalties], torch.Tensor] | None = None  # [R, V] -> [R, V]
     apply_min_p: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None  # [R, V] -> [R, V]
@@ -109,6 +117,7 @@ CORE_PARTS = PART_NAMES[: PART_NAMES.index("slot_mapping")]  # they decide; the 
 GROUPS = {  # one name for parts that belong together
     "allocator": ("block_pool", "fork_table", "shared_blocks", "copy_on_write"),
     "sampler": PART_NAMES[PART_NAMES.index("greedy_pick") :],
+    "speculation": ("trim_table", "look_up", "rejection_sample"),
 }
 
 # part -> module and name of the reference
@@ -120,8 +129,12 @@ REFERENCE_NAMES = {
     "fork_table": ("minivllm.core.sharing", "fork_table"),
     "shared_blocks": ("minivllm.core.sharing", "shared_blocks"),
     "copy_on_write": ("minivllm.core.sharing", "copy_on_write"),
+    "trim_table": ("minivllm.core.rollback", "trim_table"),
     "scheduler": ("minivllm.core.scheduler", "Scheduler"),
     "slot_mapping": ("minivllm.worker.slot_mapping", "slot_mapping"),
+    "paged_attention": ("minivllm.attention.blockwise", "paged_attention"),
+    "look_up": ("minivllm.spec_decode.ngram_proposer", "look_up"),
+    "rejection_sample": ("minivllm.spec_decode.rejection_sampler", "rejection_sample"),
     "greedy_pick": ("minivllm.sampling.sampler", "greedy_pick"),
     "apply_penalties": ("minivllm.sampling.logits_processors", "apply_penalties"),
     "apply_min_p": ("minivllm.sampling.sampler", "apply_min_p"),

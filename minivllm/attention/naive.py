@@ -59,9 +59,11 @@ def dense_causal_attention(
 
 
 def gather_context(cache: Tensor, block_table: Tensor, seq_len: int) -> Tensor:
-    """Collect one request's context from a paged cache, token by token: [N, B, K, D] -> [seq_len, K, D]."""
+    """Collect one request's context from a paged cache, token by token: [N, B, K, D] -> [seq_len, K, D], float32."""
     block_size = cache.shape[1]
-    return torch.stack([cache[int(block_table[p // block_size]), p % block_size] for p in range(seq_len)])
+    return torch.stack(
+        [cache[int(block_table[p // block_size]), p % block_size].float() for p in range(seq_len)]
+    )
 
 
 def naive_attention(

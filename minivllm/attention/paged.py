@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from minivllm.attention.cache_dtype import from_cache, movable, to_cache
 from minivllm.attention.metadata import AttentionMetadata, LayerKVCache
 
 Ints = NDArray[np.int64]
@@ -146,7 +147,7 @@ def paged_attention(
 
     Args:
         query: [T, H, D]; H is a multiple of the cache's K, and query head h reads kv head h // (H // K).
-        kv_cache: one layer's cache.
+        kv_cache: one layer's cache; what is gathered of a smaller type is widened to the query's.
         metadata: the step; its `plan` should come from `build_plan`, else one is built for this call alone.
         scale: factor on the scores.
         window: how many of the latest tokens a token sees, itself included; None: all.
@@ -156,8 +157,7 @@ def paged_attention(
     """
     plan = metadata.plan if isinstance(metadata.plan, PagedPlan) else build_plan(metadata)
     num_kv_heads, head_dim = kv_cache.key.shape[2:]
-    keys = kv_cache.key.view(-1, num_kv_heads * head_dim)  # [N * B, K * D]
-    values = kv_cache.value.view(-1, num_kv_heads * head_dim)
+    keys, values = (cache.view(-1, num_kv_heads * head_dim) for cache in kv_cache)  # [N * B, K * D]
     out = torch.zeros(query.shape, dtype=query.dtype, device=query.device)
     for group in plan.groups:
         view = group.context(window, query.dtype)
@@ -165,8 +165,8 @@ def paged_attention(
         shape = (rows, context_len, num_kv_heads, head_dim)
         attended = F.scaled_dot_product_attention(
             query.index_select(0, group.query_rows).unflatten(0, (rows, -1)).transpose(1, 2),  # [Rg, H, Q, D]
-            keys.index_select(0, view.slots).view(shape).transpose(1, 2),  # [Rg, K, S, D]
-            values.index_select(0, view.slots).view(shape).transpose(1, 2),
+            _gather(keys, view.slots, query.dtype).view(shape).transpose(1, 2),  # [Rg, K, S, D]
+            _gather(values, view.slots, query.dtype).view(shape).transpose(1, 2),
             attn_mask=view.bias,
             scale=scale,
             enable_gqa=query.shape[1] != num_kv_heads,
@@ -176,10 +176,18 @@ def paged_attention(
     return out
 
 
+def _gather(cache: Tensor, slots: Tensor, dtype: torch.dtype) -> Tensor:
+    """Rows [n] of a cache [N * B, K * D] -> [n, K * D] in the type to compute in."""
+    return from_cache(movable(cache).index_select(0, slots).view(cache.dtype), dtype)
+
+
 def reshape_and_cache(key: Tensor, value: Tensor, kv_cache: LayerKVCache, slot_mapping: Tensor) -> None:
-    """Write key and value [T, K, D] of this step's tokens into their slots of the cache, in place."""
-    kv_cache.key.flatten(0, 1).index_copy_(0, slot_mapping, key)
-    kv_cache.value.flatten(0, 1).index_copy_(0, slot_mapping, value)
+    """Write key and value [T, K, D] of this step's tokens into their slots of the cache, in place.
+
+    A cache of another type takes them rounded and saturated.
+    """
+    for cache, new in zip(kv_cache, (key, value), strict=True):
+        movable(cache).flatten(0, 1).index_copy_(0, slot_mapping, movable(to_cache(new, cache.dtype)))
 
 
 def copy_blocks(kv_caches: Sequence[LayerKVCache], pairs: Tensor) -> None:
@@ -188,6 +196,6 @@ def copy_blocks(kv_caches: Sequence[LayerKVCache], pairs: Tensor) -> None:
     All sources are read before any destination is written; destinations must differ from one another.
     """
     sources, destinations = pairs.long().unbind(1)
-    for cache in kv_caches:
-        cache.key.index_copy_(0, destinations, cache.key.index_select(0, sources))
-        cache.value.index_copy_(0, destinations, cache.value.index_select(0, sources))
+    for layer in kv_caches:
+        for cache in map(movable, layer):
+            cache.index_copy_(0, destinations, cache.index_select(0, sources))

@@ -15,10 +15,12 @@ import torch
 import torch.nn.functional as F
 
 from minivllm import ops
+from minivllm.attention.cache_dtype import from_cache, movable, to_cache
 from minivllm.attention.metadata import AttentionMetadata, LayerKVCache
 
 BATCHES, CONTEXTS = (1, 8, 32, 128, 256), (512, 2048, 8192, 32768)
 TOKENS = (1, 2, 4, 8, 16, 32, 64)
+CACHE_DTYPES = (torch.bfloat16, torch.float8_e4m3fn)
 BLOCK_SIZE, MAX_CACHE_BYTES = 16, 8 * 2**30
 
 
@@ -38,18 +40,23 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     copy = copy_bandwidth()
     print(f"a copy moves {copy / 1e9:,.0f} GB/s")
     attention = [
-        decode_attention(args, batch, context, copy)
+        decode_attention(args, batch, context, stored, copy)
+        for stored in CACHE_DTYPES
         for batch in BATCHES
         for context in CONTEXTS
-        if cache_bytes(args, batch, context) <= MAX_CACHE_BYTES
+        if cache_bytes(args, batch, context, stored) <= MAX_CACHE_BYTES
     ]
     products = [awq_product(args, num_tokens) for num_tokens in TOKENS]
     return {"copy_bytes_per_second": copy, "decode_attention": attention, "awq_product": products}
 
 
 def seconds(function: Callable[[], object], repeats: int = 50) -> float:
-    """Median time of one call on the device. Between calls a large write clears the device's cache."""
-    flush = torch.empty(256 * 2**20, dtype=torch.int8, device="cuda")
+    """Median time of one call on the device.
+
+    Between calls a large write clears the device's cache. It also takes longer than Python needs to launch what is
+    measured, so that the device never waits for Python between the two events.
+    """
+    flush = torch.empty(2 * 2**30, dtype=torch.int8, device="cuda")
     for _ in range(3):
         function()
     times = []
@@ -71,16 +78,20 @@ def copy_bandwidth(num_bytes: int = 2**30) -> float:
     return 2 * num_bytes / seconds(lambda: target.copy_(source))
 
 
-def cache_bytes(args: argparse.Namespace, batch: int, context: int) -> int:
-    """Keys and values of all requests, in 16 bits."""
-    return 2 * batch * context * args.kv_heads * args.head_size * 2
+def cache_bytes(args: argparse.Namespace, batch: int, context: int, stored: torch.dtype) -> int:
+    """Keys and values of all requests."""
+    return 2 * batch * context * args.kv_heads * args.head_size * stored.itemsize
 
 
-def decode_attention(args: argparse.Namespace, batch: int, context: int, copy: float) -> dict[str, Any]:
-    """One new token for each request; torch's form is timed on contexts that lie gathered already."""
+def decode_attention(
+    args: argparse.Namespace, batch: int, context: int, stored: torch.dtype, copy: float
+) -> dict[str, Any]:
+    """One new token for each request; torch's form is timed on contexts that lie gathered already, in 16 bits."""
     blocks = batch * context // BLOCK_SIZE
     shape = (blocks + 1, BLOCK_SIZE, args.kv_heads, args.head_size)
-    cache = LayerKVCache(*(torch.randn(shape, dtype=torch.bfloat16, device="cuda") for _ in range(2)))
+    cache = LayerKVCache(
+        *(to_cache(torch.randn(shape, dtype=torch.bfloat16, device="cuda"), stored) for _ in range(2))
+    )
     tables = (torch.randperm(blocks, device="cuda") + 1).int().view(batch, -1)
     query = torch.randn(batch, args.heads, args.head_size, dtype=torch.bfloat16, device="cuda")
     metadata = AttentionMetadata(
@@ -93,7 +104,10 @@ def decode_attention(args: argparse.Namespace, batch: int, context: int, copy: f
         block_size=BLOCK_SIZE,
     )
     backend, scale = ops.attention_backend("triton", "cuda"), args.head_size**-0.5
-    keys, values = (tensor[tables.long()].flatten(1, 2).transpose(1, 2) for tensor in cache)  # [R, K, S, D]
+    keys, values = (  # [R, K, S, D]
+        from_cache(movable(tensor)[tables.long()].view(stored), query.dtype).flatten(1, 2).transpose(1, 2)
+        for tensor in cache
+    )
 
     def by_torch() -> torch.Tensor:
         return F.scaled_dot_product_attention(query[:, :, None], keys, values, scale=scale, enable_gqa=True)[
@@ -105,14 +119,19 @@ def decode_attention(args: argparse.Namespace, batch: int, context: int, copy: f
 
     time = seconds(by_kernel)
     row = {
+        "cache": str(stored).removeprefix("torch."),
         "batch": batch,
         "context": context,
         "microseconds": 1e6 * time,
-        "share_of_copy": cache_bytes(args, batch, context) / time / copy,
+        "share_of_copy": cache_bytes(args, batch, context, stored) / time / copy,
         "torch_microseconds": 1e6 * seconds(by_torch),
         "largest_difference": float((by_kernel().float() - by_torch().float()).abs().max()),
     }
-    print("decode attention", {name: round(value, 4) for name, value in row.items()})
+    print(
+        "decode attention",
+        {n: round(v, 4) if isinstance(v, float) else v for n, v in row.items()},
+        flush=True,
+    )
     return row
 
 
@@ -139,5 +158,5 @@ def awq_product(args: argparse.Namespace, num_tokens: int, group_size: int = 128
         "bfloat16_microseconds": 1e6 * seconds(lambda: x @ dense),
         "largest_relative_difference": float(difference),
     }
-    print("4-bit product", {name: round(value, 4) for name, value in row.items()})
+    print("4-bit product", {name: round(value, 4) for name, value in row.items()}, flush=True)
     return row

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from minivllm import ops
 from minivllm.attention.metadata import AttentionMetadata, LayerKVCache
 from minivllm.layers.activation import SiluAndMul
-from minivllm.layers.attention import Attention
+from minivllm.layers.attention import Attention, parse_kv_scale
 from minivllm.layers.context import LayerContext
 from minivllm.layers.embedding import ParallelLMHead, VocabParallelEmbedding
 from minivllm.layers.linear import MergedColumnParallelLinear, QKVParallelLinear, RowParallelLinear
@@ -204,6 +204,13 @@ class DecoderModel(nn.Module):
                 continue  # repetitions: some files carry the tied embedding twice, old ones the rotary angles
             if name not in slots and self._is_elsewhere(name):
                 continue
+            if found := parse_kv_scale(name):
+                layer, kind = found
+                if layer in self.layer_range:
+                    attention = self.get_submodule(f"layers.{layer}.self_attn.attn")
+                    assert isinstance(attention, Attention)
+                    attention.load_kv_scale(kind, name, tensor)
+                    continue
             if name not in slots:
                 what = f"has no place in {self.config.architecture}, or comes twice"
                 raise ValueError(f"checkpoint tensor {name} {what}.")

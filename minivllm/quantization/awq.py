@@ -101,7 +101,9 @@ def check(config: ModelConfig, out: Path, group_size: int) -> None:
 def load(config: ModelConfig) -> Any:
     """transformers' model in float32, on a GPU if there is one."""
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # the command has a bar of its own
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network: Any = AutoModelForCausalLM.from_pretrained(config.path, dtype=torch.float32)
     return network.to(device).eval()
@@ -144,7 +146,9 @@ def batches_of_text(model: str, text: str, num_samples: int, seq_len: int) -> li
     """
     from transformers import AutoTokenizer
 
-    ids = AutoTokenizer.from_pretrained(resolve_model(model))(text, add_special_tokens=False)["input_ids"]
+    ids = AutoTokenizer.from_pretrained(resolve_model(model)).encode(
+        text, add_special_tokens=False, verbose=False
+    )
     rows = torch.tensor(ids[: num_samples * seq_len])
     if len(rows) < seq_len:
         raise ValueError(

@@ -31,6 +31,8 @@ def linear_method(name: str | None, checkpoint: Mapping[str, Any] | None) -> Lin
             )
         return None if name is None else WeightOnlyLinear(ONLINE[name])
     method = str(checkpoint.get("quant_method", "unknown method")).lower()
+    if method == "compressed-tensors" and not checkpoint.get("config_groups"):
+        return linear_method(name, None)  # weights as they are: it only brings scales for an 8-bit KV cache
     if method != "awq":
         raise ValueError(
             f"model: the checkpoint is quantized with {method!r}; of quantized ones only AWQ's are read."

@@ -7,6 +7,8 @@ import torch
 from minivllm.config import ModelConfig
 from minivllm.hardware import has_bfloat16_units
 
+FP8 = {"fp8": torch.float8_e4m3fn, "fp8_e4m3": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
+
 
 def resolve_device(name: str, local_rank: int = 0) -> torch.device:
     """`auto` is cuda where there is one, and each rank of a machine takes a device of its own.
@@ -43,7 +45,7 @@ def _own_device(device: torch.device, local_rank: int) -> torch.device:
 
 
 def resolve_dtype(name: str, model_config: ModelConfig, device: torch.device) -> torch.dtype:
-    """The type of weights, activations and KV cache.
+    """The type of weights and activations, and of the KV cache unless `kv_cache_dtype` says otherwise.
 
     `auto` on a GPU is the checkpoint's (float32 checkpoints become bfloat16, as half the bytes are half the time); on
     a CPU it is float32, unless the CPU has units for bfloat16 and the model more than 100 million weights: then reading
@@ -55,3 +57,24 @@ def resolve_dtype(name: str, model_config: ModelConfig, device: torch.device) ->
             return torch.bfloat16 if pays else torch.float32
         return torch.bfloat16 if model_config.dtype == "float32" else getattr(torch, model_config.dtype)
     return {"half": torch.float16, "float": torch.float32}.get(name) or getattr(torch, name)
+
+
+def resolve_kv_cache_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
+    """The type of the KV cache of a model that computes in dtype. `fp8` is e4m3, as in vLLM.
+
+    Raises:
+        ValueError: one 16-bit type is asked for and the model computes in the other: a cache of the same size that
+            holds less of the range, or of the precision.
+    """
+    if name == "auto":
+        return dtype
+    if name in FP8:
+        return FP8[name]
+    wanted: torch.dtype = getattr(torch, name)
+    if dtype not in (wanted, torch.float32):
+        model = str(dtype).removeprefix("torch.")
+        raise ValueError(
+            f"kv_cache_dtype {name!r} needs dtype {name} or float32, and this model computes in {model}: "
+            "use auto, or fp8 for a smaller cache"
+        )
+    return wanted

@@ -18,7 +18,7 @@ from minivllm.config import EngineConfig, ModelConfig
 from minivllm.core.scheduler_output import BlockOperations, SchedulerOutput
 from minivllm.model_config import KVCacheSpec
 from minivllm.models.loader import load_model
-from minivllm.ops import attention_backend
+from minivllm.ops import attention_backend, with_paged_attention
 from minivllm.parallel.group import ONE_STAGE, SINGLE, PipelineParallel, TensorParallel
 from minivllm.parts import REFERENCE, Parts
 from minivllm.sampling.bitmask import unpack_bitmasks
@@ -26,6 +26,8 @@ from minivllm.sampling.logprobs import TokenLogprobs, gather_logprobs
 from minivllm.sampling.metadata import SamplingMetadata, SamplingRows
 from minivllm.sampling.sampler import Sampler
 from minivllm.spec_decode.make_proposer import make_proposer
+from minivllm.spec_decode.rejection_sampler import rejection_sample
+from minivllm.worker.device import resolve_kv_cache_dtype
 from minivllm.worker.input_batch import InputBatch
 from minivllm.worker.kv_cache import allocate_kv_caches, move_blocks
 from minivllm.worker.padded_decode import PaddedDecode
@@ -75,7 +77,10 @@ class ModelRunner:
     ) -> None:
         self.config = config
         self.device = device
+        self.kv_cache_dtype = str(resolve_kv_cache_dtype(config.kv_cache_dtype, dtype)).removeprefix("torch.")
         self.backend = attention_backend(config.attention_backend, device)
+        if parts.paged_attention is not None:
+            self.backend = with_paged_attention(self.backend, parts.paged_attention)
         self.model = load_model(
             model_config,
             dtype,
@@ -91,11 +96,15 @@ class ModelRunner:
         self.vocab_size = model_config.vocab_size
         self.sampler = Sampler(parts)
         self._slot_mapping = parts.slot_mapping or slot_mapping
-        self.proposer = make_proposer(config, model_config, dtype, device, self.backend, self.sampler)
+        self.proposer = make_proposer(config, model_config, dtype, device, self.backend, self.sampler, parts)
+        self._rejection_sample = parts.rejection_sample or rejection_sample
 
     def kv_cache_specs(self) -> list[KVCacheSpec]:
         """The model's layers, then those of a draft model."""
-        return [*self.model.kv_cache_specs(), *(self.proposer.kv_cache_specs() if self.proposer else ())]
+        specs = [*self.model.kv_cache_specs(), *(self.proposer.kv_cache_specs() if self.proposer else ())]
+        if self.config.kv_cache_dtype == "auto":
+            return specs
+        return [replace(spec, dtype=self.kv_cache_dtype) for spec in specs]
 
     def initialize_kv_cache(self, num_blocks: int, num_swap_blocks: int, max_model_len: int) -> None:
         """Allocate the KV caches, the swap space and the tensors of a step. Called once, before the first step."""
@@ -112,7 +121,9 @@ class ModelRunner:
         self.speculation: Speculation | None = None
         if self.proposer is not None and config.speculation is not None:
             self.proposer.bind_kv_caches(self.kv_caches[num_layers:], max_model_len)
-            self.speculation = Speculation(config.speculation, self.proposer, self.batch, self.sampler)
+            self.speculation = Speculation(
+                config.speculation, self.proposer, self.batch, self.sampler, self._rejection_sample
+            )
         self._sampling_rows: tuple[int, SamplingRows] | None = None
         self.padded_decode = self._make_padded_decode(max_model_len)
 

@@ -10,19 +10,25 @@ from minivllm.sampling.metadata import SamplingMetadata, SamplingRows
 from minivllm.sampling.sampler import Sampler
 from minivllm.spec_decode.draft_length import draft_lengths
 from minivllm.spec_decode.proposer import DraftStep, Proposer
-from minivllm.spec_decode.rejection_sampler import NO_DRAFT, leading, one_hot, verify
+from minivllm.spec_decode.rejection_sampler import NO_DRAFT, Rule, leading, one_hot, rejection_sample, verify
 from minivllm.speculative_config import SpeculativeConfig
 from minivllm.worker.input_batch import InputBatch
 from minivllm.worker.step_layout import SampledPositions, StepLayout
 
 
 class Speculation:
-    """Stands between the runner and whoever drafts."""
+    """Stands between the runner and whoever drafts. `rule` decides which drafts are kept."""
 
     def __init__(
-        self, config: SpeculativeConfig, proposer: Proposer, batch: InputBatch, sampler: Sampler
+        self,
+        config: SpeculativeConfig,
+        proposer: Proposer,
+        batch: InputBatch,
+        sampler: Sampler,
+        rule: Rule = rejection_sample,
     ) -> None:
         self.config, self.proposer, self.batch, self.sampler = config, proposer, batch, sampler
+        self._rule = rule
         self._draft_probs: dict[str, torch.Tensor] = {}  # request id -> [m, V], until its drafts are verified
 
     def verify(
@@ -34,7 +40,7 @@ class Speculation:
         """
         drafts = self._drafts_behind(positions)
         probs = None if metadata.all_greedy else self._probs_of(drafts, positions, logits)
-        verdict = verify(self.sampler, logits, metadata, drafts, probs)
+        verdict = verify(self.sampler, logits, metadata, drafts, probs, self._rule)
         kept = leading(verdict.is_accepted.cpu().numpy(), positions.counts)
         self._count_rejected(kept, positions)
         return verdict.token_ids, kept

@@ -49,6 +49,7 @@ def test_each_batch_gets_its_kernel(monkeypatch, query_lens, padding, processors
     called = []
     monkeypatch.setattr(module, f"{kernel}_triton", lambda *args, **options: called.append((args, options)))
     monkeypatch.setattr(ops, "_num_processors", lambda device: processors)
+    monkeypatch.setattr(_triton, "INTERPRETED", True)  # tensors on the CPU, even where there is a GPU
     metadata = AttentionMetadata.from_lists(query_lens, [600, 700], [[1] * 50] * 2, 16)
     cache = LayerKVCache(*torch.zeros(2, 3, 16, 2, 4))
     query = torch.zeros(sum(query_lens) + padding, 4, 4)
@@ -88,6 +89,7 @@ def run(folder, backend, **options):
     llm = LLM(
         str(folder),
         attention_backend=backend,
+        dtype="float32",
         num_gpu_blocks_override=64,
         block_size=8,
         max_num_seqs=3,

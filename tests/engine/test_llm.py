@@ -141,7 +141,9 @@ def test_messages_of_other_types_are_refused(llm, role, content):
 
 
 def test_an_unknown_argument_is_refused_by_name(tiny_model):
-    with pytest.raises(ValueError, match="unknown argument 'max_seqs'; it knows: model, "):
+    with pytest.raises(
+        ValueError, match="unknown argument 'max_seqs'; did you mean max_num_seqs.* It knows: model, "
+    ):
         LLM(str(tiny_model), max_seqs=4)
 
 

@@ -35,7 +35,8 @@ TYPES = {
     torch.int32: "*i32",
     torch.int64: "*i64",
     torch.int8: "*i8",
-    torch.uint8: "*u8",
+    torch.uint8: "*u8",  # and e4m3, as the kernels see it
+    torch.float8_e5m2: "*fp8e5",
 }
 ALL = "--all" in sys.argv  # also the types and sizes that take longest
 CAPABILITIES = [int(argument) for argument in sys.argv[1:] if argument.isdigit()]
@@ -63,6 +64,7 @@ class Compiling:
             size = len(compiled.asm["cubin"])
             row = {
                 "kernel": self.name,
+                "cache": signature.get("key_cache_ptr") or signature.get("key_ptr"),
                 "capability": capability,
                 "shared": compiled.metadata.shared,
                 "bytes": size,
@@ -88,9 +90,12 @@ def ints(*shape, dtype=torch.int32):
     return meta(*shape, dtype=dtype)
 
 
-def attention(dtype, head_size, group, block_size, **options):
-    heads = 2 * group
-    query, cache = meta(5, heads, head_size, dtype=dtype), meta(9, block_size, 2, head_size, dtype=dtype)
+EIGHT_BITS = (torch.float8_e4m3fn, torch.float8_e5m2)
+
+
+def attention(dtype, head_size, group, block_size, stored=None, **options):
+    query = meta(5, 2 * group, head_size, dtype=dtype)
+    cache = meta(9, block_size, 2, head_size, dtype=stored or dtype)
     tables, seq_lens, scale = ints(5, 7), ints(5), head_size**-0.5
     paged_attention.paged_attention_triton(query, cache, cache, tables, seq_lens, scale=scale, **options)
     paged_attention_split_kv.paged_attention_split_kv_triton(
@@ -103,7 +108,9 @@ def attention(dtype, head_size, group, block_size, **options):
 
 def small(dtype):
     x, cache = meta(5, 4, 80, dtype=dtype), meta(9, 16, 4, 80, dtype=dtype)
-    reshape_and_cache.reshape_and_cache_triton(x, x, cache, cache, ints(5, dtype=torch.int64))
+    for stored in (dtype, *EIGHT_BITS):
+        target = meta(9, 16, 4, 80, dtype=stored)
+        reshape_and_cache.reshape_and_cache_triton(x, x, target, target, ints(5, dtype=torch.int64))
     copy_blocks.copy_blocks_triton(cache, ints(2), ints(2))
     rms_norm.rms_norm_triton(x, meta(4, 80, dtype=dtype), 1e-6)
     rms_norm.add_rms_norm_triton(
@@ -131,11 +138,16 @@ def main():
                 if name.endswith("_kernel"):
                     setattr(module, name, Compiling(f"{module.__name__.rsplit('.', 1)[1]}.{name}", value))
     attention(torch.bfloat16, 80, 3, 16, window=100)
+    attention(torch.bfloat16, 128, 2, 16, stored=torch.float8_e4m3fn)
     small(torch.bfloat16)
     quantized(torch.float16)
     if ALL:
         attention(torch.float16, 128, 4, 16)
         attention(torch.float32, 256, 1, 64, soft_cap=30.0)
+        for stored in EIGHT_BITS:
+            attention(torch.float16, 96, 4, 8, stored=stored)
+            attention(torch.float32, 256, 1, 64, stored=stored)
+            attention(torch.bfloat16, 256, 8, 32, stored=stored)
         small(torch.float32)
         small(torch.float16)
         quantized(torch.bfloat16)

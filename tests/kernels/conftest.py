@@ -57,9 +57,20 @@ class Batch:
 
 
 def make_batch(
-    lens, block_size=16, kv_heads=2, groups=2, head_size=64, dtype=torch.float32, seed=0, spare=2
+    lens,
+    block_size=16,
+    kv_heads=2,
+    groups=2,
+    head_size=64,
+    dtype=torch.float32,
+    seed=0,
+    spare=2,
+    cache_dtype=None,
 ) -> Batch:
-    """lens: (new tokens, earlier tokens) of each request. Blocks are disjoint, in random order; 0 is never used."""
+    """lens: (new tokens, earlier tokens) of each request. Blocks are disjoint, in random order; 0 is never used.
+
+    cache_dtype: None = dtype. The oracle reads what the cache holds, so the rounding to it is no error of the kernel.
+    """
     generator = torch.Generator().manual_seed(seed)
     seq_lens = [new + old for new, old in lens]
     needed = [-(-n // block_size) for n in seq_lens]
@@ -67,12 +78,12 @@ def make_batch(
     order = (torch.randperm(num_blocks - 1, generator=generator) + 1).tolist()
     tables = [[order.pop() for _ in range(n)] for n in needed]
     shape = (num_blocks, block_size, kv_heads, head_size)
-    cache = LayerKVCache(*(torch.full(shape, float("nan"), dtype=dtype) for _ in range(2)))
+    cache = LayerKVCache(*(torch.full(shape, float("nan"), dtype=cache_dtype or dtype) for _ in range(2)))
     for table, seq_len in zip(tables, seq_lens, strict=True):
         slots = torch.tensor([table[p // block_size] * block_size + p % block_size for p in range(seq_len)])
         for tensor in cache:
             data = torch.randn(seq_len, kv_heads, head_size, generator=generator)
-            tensor.flatten(0, 1)[slots] = data.to(dtype)
+            tensor.flatten(0, 1)[slots] = data.to(dtype).to(tensor.dtype)
     query_lens = [new for new, _ in lens]
     heads = kv_heads * groups
     qkv = torch.randn(sum(query_lens), heads + 2 * kv_heads, head_size, generator=generator).to(DEVICE, dtype)

@@ -1,4 +1,7 @@
-"""The three attention kernels against the naive oracle: random tables and lengths, unused slots full of NaN."""
+"""The three attention kernels against the naive oracle: random tables and lengths, unused slots full of NaN.
+
+Numbers too large for a wrong soft cap or scale to hide, and a cache in the query's type or a smaller one.
+"""
 
 from dataclasses import replace
 
@@ -18,6 +21,7 @@ pytestmark = pytest.mark.skipif(not HAS_TRITON, reason="Triton has no wheel for 
 HEAD_SIZES = [64, 80, 96, 128, 256]
 BLOCK_SIZES = [8, 16, 32, 64]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+EIGHT_BITS = [torch.float8_e4m3fn, torch.float8_e5m2]
 
 
 @st.composite
@@ -43,6 +47,7 @@ def cases(draw, max_new):
         "head_size": draw(st.sampled_from(HEAD_SIZES)),
         "dtype": draw(st.sampled_from(DTYPES)),
         "seed": draw(st.integers(0, 2**16)),
+        "cache_dtype": draw(st.sampled_from([None, None, *EIGHT_BITS])),
     }
     return lens, shape, draw(st.none() | st.integers(1, 70))
 
@@ -147,6 +152,22 @@ def test_a_tile_writes_its_own_tokens_only(make_batch, guarded, monkeypatch, gro
 def test_a_block_size_need_not_be_a_power_of_two(make_batch, guarded, block_size):
     batch = make_batch([(3, 4), (1, 30)], block_size=block_size)
     batch.check(varlen(batch, guarded))
+
+
+EIGHT_BIT_SHAPES = [
+    {"kv_heads": 1, "groups": 3, "head_size": 80, "block_size": 8},
+    {"kv_heads": 1, "groups": 1, "head_size": 256, "block_size": 16},
+    {"kv_heads": 2, "groups": 2, "head_size": 96, "block_size": 32},
+]
+
+
+@pytest.mark.parametrize("run", [decode, lambda *a, **k: split(*a, 2, **k), varlen])
+@pytest.mark.parametrize("cache_dtype", EIGHT_BITS)
+def test_a_cache_in_8_bits(make_batch, guarded, run, cache_dtype):
+    """Against the oracle on what the cache holds, within the rounding of the query's type."""
+    for dtype, shape in zip(DTYPES, EIGHT_BIT_SHAPES, strict=True):
+        batch = make_batch([(1, 0), (1, 15), (1, 66)], dtype=dtype, cache_dtype=cache_dtype, **shape)
+        batch.check(run(batch, guarded, window=40, soft_cap=3.0), window=40, soft_cap=3.0)
 
 
 @pytest.mark.parametrize("run", [decode, lambda *a, **k: split(*a, 4, **k), varlen])

@@ -32,6 +32,7 @@ def check(rows: list[dict]) -> None:
     wanted = {
         f"{s}.{w.split('(')[0]}" for s, t in sources.items() for w in t.split("def ") if "_kernel(" in w[:40]
     }
+    assert {row["cache"] for row in rows} >= {"*u8", None}  # 8-bit caches, on GPUs without such a type too
     for capability, limit in SHARED_MEMORY.items():
         mine = [row for row in rows if row["capability"] == capability]
         assert {row["kernel"] for row in mine} == wanted

@@ -64,6 +64,19 @@ def test_a_block_larger_than_one_tile_arrives_whole():
 
 
 @needs_triton
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2], ids=str
+)
+def test_every_bit_pattern_of_every_type_arrives(dtype):
+    """NaN and infinity included: a copy rounds nothing."""
+    patterns = torch.arange(2 * 8192, dtype=torch.int32).to(torch.uint8).view(dtype)
+    cache = patterns.reshape(4, 2, 2, -1).clone().to(DEVICE)
+    copy_blocks.copy_blocks_triton(cache, *torch.tensor([[1, 2], [0, 3]], device=DEVICE))
+    copied = cache.view(torch.uint8).cpu()
+    assert torch.equal(copied, patterns.view(torch.uint8).reshape(copied.shape)[[1, 1, 2, 2]])
+
+
+@needs_triton
 def test_a_cache_with_holes_is_refused():
     holes = torch.zeros(4, 2, 2, 6)[..., ::2]
     ids = torch.tensor([1])

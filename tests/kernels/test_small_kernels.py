@@ -33,14 +33,17 @@ def assert_within_rounding(got, expected, roundings=3):
 @given(
     tokens=st.integers(1, 6),
     kv_heads=st.integers(1, 3),
-    head_size=st.sampled_from([3, 64, 80]),
-    block_size=st.sampled_from([1, 8, 24]),
+    head_size=st.sampled_from([3, 64, 80, 96, 128, 256]),
+    block_size=st.sampled_from([1, 8, 16, 24, 32, 64]),
     dtype=dtypes,
+    stored=st.sampled_from([None, torch.float8_e4m3fn, torch.float8_e5m2]),
     data=st.data(),
 )
-def test_writing_touches_the_named_slots_only(device, tokens, kv_heads, head_size, block_size, dtype, data):
+def test_writing_touches_the_named_slots_only(
+    device, tokens, kv_heads, head_size, block_size, dtype, stored, data
+):
     shape = (5, block_size, kv_heads, head_size)
-    cache = LayerKVCache(*(torch.full(shape, 7.0, dtype=dtype, device=device) for _ in range(2)))
+    cache = LayerKVCache(*(torch.full(shape, 7.0, dtype=stored or dtype, device=device) for _ in range(2)))
     slots = data.draw(st.permutations(range(5 * block_size)))[:tokens]
     tokens = len(slots)
     key = randn(1, tokens, kv_heads + 2, head_size, dtype=dtype, device=device)[
@@ -49,9 +52,9 @@ def test_writing_touches_the_named_slots_only(device, tokens, kv_heads, head_siz
     value = randn(2, tokens, kv_heads + 3, head_size, dtype=dtype, device=device)[:, 3:]  # not equally wide
     reshape_and_cache_triton(key, value, *cache, torch.tensor(slots, device=device))
     for tensor, new in zip(cache, (key, value), strict=True):
-        rows = tensor.flatten(0, 1)
+        rows = tensor.float().flatten(0, 1)
         for token, slot in enumerate(slots):
-            assert torch.equal(rows[slot], new[token])
+            assert torch.equal(rows[slot], new[token].to(tensor.dtype).float())
         untouched = [slot for slot in range(5 * block_size) if slot not in slots]
         assert (rows[untouched] == 7).all()
 
@@ -100,7 +103,10 @@ def test_add_and_rms_norm(device, guarded, tokens, size, dtype, seed):
 
 @settings(max_examples=15)
 @given(
-    tokens=st.integers(1, 4), heads=st.integers(1, 4), head_size=st.sampled_from([2, 64, 80, 96]), seed=seeds
+    tokens=st.integers(1, 4),
+    heads=st.integers(1, 4),
+    head_size=st.sampled_from([2, 64, 80, 96, 128, 256]),
+    seed=seeds,
 )
 def test_rotation_is_the_multiplication_of_complex_numbers(device, tokens, heads, head_size, seed):
     """(a + bi) times (cos + i sin), for every pair (a, b)."""

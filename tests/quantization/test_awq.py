@@ -25,7 +25,14 @@ from transformers import (
 from minivllm import LLM, SamplingParams, ops
 from minivllm.quantization import awq
 from minivllm.quantization.awq_model import apply_scale, linear_groups, record_inputs
-from minivllm.quantization.awq_search import GRID, NEAREST_ONLY, search_scale
+from minivllm.quantization.awq_search import (
+    GRID,
+    NEAREST_ONLY,
+    channel_importance,
+    channel_scale,
+    scaled_error,
+    search_scale,
+)
 
 SMALL = {
     "vocab_size": 67,
@@ -114,6 +121,30 @@ def test_the_search_is_never_worse_than_rounding_to_nearest(seed, group_size, he
     if heads is not None:
         per_head = result.scale.unflatten(0, (-1, *heads))
         assert (per_head == per_head[:, :1]).all()
+
+
+@settings(max_examples=12)
+@given(st.integers(0, 2**16), st.sampled_from([2, 4]), st.sampled_from([0.0, 0.5, 1.0]))
+def test_the_error_of_a_scale_is_that_of_the_outputs(seed, bits, alpha):
+    """Against numpy in float64, from the definition: outputs with rounded weights minus outputs with the originals."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(20, 64, generator=generator) * (torch.rand(64, generator=generator) * 4 + 0.1)
+    weights = [torch.randn(n, 64, generator=generator) for n in (8, 16)]
+    scale = channel_scale(channel_importance(x), alpha)
+    assert math.isclose(float(scale.max() * scale.min()), 1.0, rel_tol=1e-5)
+    assert torch.equal(scale.argsort(), x.abs().mean(0).argsort()) or alpha == 0
+    squares = []
+    for weight in weights:
+        groups = (weight * scale).double().numpy().reshape(len(weight), -1, 32)
+        low, high = groups.min(-1, keepdims=True).clip(max=0), groups.max(-1, keepdims=True).clip(min=0)
+        step = ((high - low) / (2**bits - 1)).astype(np.float16).astype(np.float64)
+        zero = np.rint(-low / step).clip(0, 2**bits - 1)
+        rounded = ((np.rint(groups / step) + zero).clip(0, 2**bits - 1) - zero) * step
+        exact = x.double().numpy() @ weight.double().numpy().T
+        scaled_x = x.double().numpy() / scale.double().numpy()
+        squares.append((scaled_x @ rounded.reshape(weight.shape).T - exact) ** 2)
+    expected = np.concatenate(squares, 1).mean()
+    assert math.isclose(scaled_error(x, weights, scale, 32, bits), expected, rel_tol=1e-3)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from minivllm.quantization.packing import (
     pack,
     pack_checkpoint,
     quantize_groups,
+    unpack,
     unpack_checkpoint,
 )
 
@@ -41,6 +42,31 @@ def random_weight(groups, group_size, words, size, seed):
 def test_every_output_lies_in_its_nibble(numbers):
     word = int(pack(torch.tensor([numbers]))[0, 0]) & 0xFFFFFFFF
     assert [(word >> 4 * NIBBLE_OF_OUTPUT[output]) & 15 for output in range(8)] == numbers
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 2**16))
+def test_unpacking_undoes_packing(rows, words, seed):
+    numbers = torch.randint(16, (rows, 8 * words), generator=torch.Generator().manual_seed(seed))
+    packed = pack(numbers)
+    assert packed.dtype == torch.int32 and packed.shape == (rows, words)
+    assert torch.equal(unpack(packed), numbers.int())
+
+
+@given(st.sampled_from([2, 3, 5, 8]), st.integers(0, 2**16))
+def test_other_numbers_of_bits_round_to_their_own_grid(bits, seed):
+    """Each weight's nearest number among all that its group can stand for, found by trying them all."""
+    weight = random_weight(2, 32, 1, 0.3, seed)
+    quantized = quantize_groups(weight, 32, bits)
+    assert quantized.q.min() >= 0 and quantized.q.max() <= 2**bits - 1
+    got = dequantize(quantized)
+    for group in range(2):
+        scale, zero = quantized.scales[group].double(), quantized.zeros[group].double()
+        grid = (torch.arange(2**bits) - zero[:, None]) * scale[:, None]  # [out, numbers]
+        part = slice(32 * group, 32 * group + 32)
+        nearest = (grid[:, None] - weight[:, part, None].double()).abs().amin(-1)
+        error = (got[:, part].double() - weight[:, part].double()).abs()
+        assert (error <= nearest + 1e-6).all()
 
 
 @settings(max_examples=30)
