@@ -1,8 +1,10 @@
 """Perplexity, accuracy and memory of one model with its weights stored in different ways, side by side.
 
 Perplexity is exp of the mean negative logprob of the answers' tokens in held-out dialogues (questions are drawn at
-random, and nobody can foresee them); accuracy is that of minivllm.zoo.evaluate. Both go through the engine. The AWQ
-checkpoints are made on the way, calibrated on other dialogues.
+random, and nobody can foresee them); accuracy is that of minivllm.zoo.evaluate. Both go through the engine, which
+computes in float32 unless the line says bfloat16, so that lines differ by their weights alone. The AWQ checkpoints are
+made on the way, calibrated on other dialogues. Beside it: the error of each layer's outputs on held-out dialogues, and
+perplexity with so few bits that it hurts.
 """
 
 from __future__ import annotations
@@ -15,12 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minivllm import LLM, SamplingParams
+from minivllm.bench.quantization_layers import layer_errors, round_model
 from minivllm.config import resolve_model
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from minivllm.zoo.rows import Row
 
 SKILLS = "glossary,lookup_500,sort_listed,reverse_unseen,story_question,told"
+FEW_BITS = (4, 3, 2)
+ROOM = 2000  # blocks of KV cache: six engines are made, one after the other
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +47,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     held_out = dialogues(folder, "held-out", args.num_rows)
     with tempfile.TemporaryDirectory() as scratch:
         variants: dict[str, dict[str, Any]] = {
-            "float32": {"model": str(folder), "dtype": "float32"},
+            "float32": {"model": str(folder)},
             "bfloat16": {"model": str(folder), "dtype": "bfloat16"},
             "int8": {"model": str(folder), "quantization": "int8_per_channel_weight_only"},
             "fp8": {"model": str(folder), "quantization": "fp8"},
@@ -48,14 +55,33 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             "int4, AWQ": {"model": make_awq(folder, Path(scratch) / "awq", args.group_size, True)},
         }
         rows = {name: measure(options, held_out, args) for name, options in variants.items()}
-    _print(rows)
+        _print(rows)
+        few_bits = [
+            few(folder, Path(scratch) / f"{bits}{method}", args.group_size, bits, method, held_out)
+            for bits in FEW_BITS
+            for method in ("nearest", "awq")
+        ]
+    unseen = [_tensor(row) for row in held_out[:32]]
     return {
         "model": args.model,
         "group_size": args.group_size,
         "num_rows": args.num_rows,
         "n": args.n,
         "rows": rows,
+        "few_bits": few_bits,
+        "layers": layer_errors(folder, calibration_batches(folder), unseen, args.group_size),
     }
+
+
+def few(
+    folder: Path, out: Path, group_size: int, bits: int, method: str, held_out: Sequence[Row]
+) -> dict[str, Any]:
+    """Perplexity with matrices that are rounded to so many bits, and kept as floats."""
+    model = round_model(folder, out, calibration_batches(folder), group_size, bits, method == "awq")
+    llm = LLM(model, dtype="float32", num_gpu_blocks_override=ROOM)
+    found = perplexity(llm, held_out)
+    print(f"{bits} bits, {method:8} perplexity {found:.4f}", flush=True)
+    return {"bits": bits, "method": method, "perplexity": found}
 
 
 def dialogues(folder: Path, seed: str, num_rows: int, length: int = 256) -> list[Row]:
@@ -72,26 +98,59 @@ def dialogues(folder: Path, seed: str, num_rows: int, length: int = 256) -> list
 
 def make_awq(folder: Path, out: Path, group_size: int, search: bool) -> str:
     """Quantize to 4 bits, with AWQ's search or without; the folder's name."""
-    import torch
-
     from minivllm.quantization.awq import quantize
     from minivllm.quantization.awq_search import GRID, NEAREST_ONLY
 
-    batches = [torch.tensor([row.ids]) for row in dialogues(folder, "calibration", 32)]
-    quantize(str(folder), out, batches, group_size, GRID if search else NEAREST_ONLY)
+    quantize(str(folder), out, calibration_batches(folder), group_size, GRID if search else NEAREST_ONLY)
     return str(out)
+
+
+def calibration_batches(folder: Path) -> list[Tensor]:
+    """32 rows of dialogues that are in no other set."""
+    return [_tensor(row) for row in dialogues(folder, "calibration", 32)]
+
+
+def _tensor(row: Row) -> Tensor:
+    import torch
+
+    return torch.tensor([row.ids])  # [1, 256]
 
 
 def measure(options: dict[str, Any], held_out: Sequence[Row], args: argparse.Namespace) -> dict[str, Any]:
     """One line of the table."""
-    llm = LLM(**options)
+    asked: dict[str, Any] = {"dtype": "float32", "num_gpu_blocks_override": ROOM} | options
+    llm = LLM(**asked)
+    executor: Any = llm.llm_engine.executor  # one process: the model is at hand
+    num_bytes, num_weights = matrix_sizes(executor.runner.model)
     row: dict[str, Any] = {
-        "weight_megabytes": sum(report.parameter_bytes for report in llm.llm_engine.executor.report()) / 1e6,
+        "matrix_megabytes": num_bytes / 1e6,
+        "bits_per_weight": 8 * num_bytes / num_weights,
         "perplexity": perplexity(llm, held_out),
     }
     if args.n > 0:
         row["percent_right"] = accuracy(llm, Path(options["model"]), args.skills.split(","), args.n)
     return row
+
+
+def matrix_sizes(model: nn.Module) -> tuple[int, int]:
+    """(bytes, weights) of the layers' matrices, scales and zero points included; embeddings and norms stay as they are.
+
+    A layer whose weights are stored in few bits keeps them beside scales, as parameters or buffers of its own.
+    """
+    num_bytes = num_weights = 0
+    for name, module in model.named_modules():
+        if name.endswith("_proj"):
+            own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+            num_bytes += sum(tensor.numel() * tensor.element_size() for tensor in own)
+            num_weights += sum(
+                _weights_in(key, tensor) for key, tensor in module.named_parameters(recurse=False)
+            )
+    return num_bytes, num_weights
+
+
+def _weights_in(name: str, tensor: Tensor) -> int:
+    per_element = {"weight": 1, "qweight": 8}  # a word of AWQ holds eight
+    return per_element.get(name, 0) * tensor.numel()
 
 
 def perplexity(llm: LLM, rows: Sequence[Row]) -> float:
@@ -120,7 +179,7 @@ def accuracy(llm: LLM, folder: Path, skills: Sequence[str], count: int) -> dict[
 
 def _print(rows: dict[str, dict[str, Any]]) -> None:
     skills = list(next(iter(rows.values())).get("percent_right", {}))
-    print(f"{'weights':18} {'MB':>7} {'perplexity':>11}" + "".join(f" {skill:>15}" for skill in skills))
+    print(f"{'weights':18} {'bits':>7} {'perplexity':>11}" + "".join(f" {skill:>15}" for skill in skills))
     for name, row in rows.items():
         right = "".join(f" {row['percent_right'][skill]:13.1f} %" for skill in skills)
-        print(f"{name:18} {row['weight_megabytes']:7.2f} {row['perplexity']:11.4f}{right}")
+        print(f"{name:18} {row['bits_per_weight']:7.2f} {row['perplexity']:11.4f}{right}")

@@ -18,6 +18,7 @@ from minivllm.course.terminal import paint
 MIN_PYTHON = (3, 11)
 FOR_GRADING = ("pytest", "hypothesis", "numpy")
 FOR_TENSORS = ("torch",)
+FOR_KERNELS = ("triton",)
 FOR_NOTEBOOKS = ("jupyterlab", "ipywidgets", "matplotlib")
 FROM_EXTRA = {"pytest": "test", "hypothesis": "test", **dict.fromkeys(FOR_NOTEBOOKS, "lab")}
 
@@ -32,6 +33,7 @@ def main(arguments: list[str]) -> int:
             _say(sys.version_info >= MIN_PYTHON, f"Python {sys.version.split()[0]}", "needs 3.11 or newer"),
             *(_package(name, "grading", True) for name in FOR_GRADING),
             *(_package(name, "chapters with tensors", False) for name in FOR_TENSORS),
+            *(_package(name, "kernels of one's own (Linux only)", False) for name in FOR_KERNELS),
             *(_package(name, "notebooks", False) for name in FOR_NOTEBOOKS),
             _checkout(),
             _gpu(),

@@ -14,6 +14,8 @@ from minivllm.course.state import read_state, record_check, state_folder
 from minivllm.course.terminal import OF_OUTCOME, WIDTH, paint, wrap
 from minivllm.course.verdicts import Grading, Verdict
 
+NOTHING_TO_KEEP = ("not started", "cannot run")
+
 
 class GradeReport:
     """Collects nothing itself: it prints the verdicts when the session is over, and sets the exit code."""
@@ -46,6 +48,8 @@ class GradeReport:
         for verdict in verdicts:
             if self.verbose:
                 print(textwrap.indent("\n".join(filter(None, verdict.printed)), "    "))
+            if verdict.why_not:
+                print("\n" + wrap(f"Exercise {verdict.exercise.id} {verdict.why_not}."))
             if verdict.failure is not None:
                 print(failure_text(self.grading.course, verdict, verdict.failure, self.verbose))
         for error in self.errors:
@@ -73,7 +77,7 @@ class GradeReport:
 
     def _record(self, verdicts: list[Verdict]) -> None:
         for verdict in verdicts:
-            if verdict.implementation.label == "learner" and verdict.outcome != "not started":
+            if verdict.implementation.label == "learner" and verdict.outcome not in NOTHING_TO_KEEP:
                 record_check(self.grading.course, verdict.exercise, verdict.outcome, verdict.passed_tiers)
 
 

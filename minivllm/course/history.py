@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 import pprint
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,7 +18,7 @@ from minivllm.request import RequestStatus
 
 Event = tuple[
     Any, ...
-]  # ("add", [fields, ...]), ("steps", n), ("finish", [ids], status), ("fork", parent, fields)
+]  # ("add", [fields, ...]), ("steps", n), ("finish", [ids], status), ("fork", parent, fields), ("draft", {id: tokens})
 
 
 @dataclass
@@ -64,19 +65,25 @@ class History:
                 if parent in pair.mine.requests:
                     child = make_request(fields, pair.mine.requests)
                     pair.fork(pair.mine.requests[parent], child)
+            case ("draft", draft_token_ids):
+                pair.draft(draft_token_ids)
             case ("append", request_id, token_id):
                 for scheduler in (pair.mine, pair.reference):
                     if request_id in scheduler.requests:
                         scheduler.requests[request_id].append_output_token(token_id)
 
     def _answers(self, pair: Lockstep, step: SchedulerOutput) -> Iterator[tuple[str, list[int]]]:
-        """The next recorded token of each request whose known tokens are all computed; 0 beyond the record."""
+        """The next recorded tokens of each request whose known tokens are all computed; 0 beyond the record.
+
+        One token, and before it the drafts that are in the record, too.
+        """
         for request_id, count in step.num_scheduled_tokens.items():
             request = pair.mine.requests[request_id]
-            if step.num_computed_tokens[request_id] + count == request.num_tokens:
-                said = self.outputs.get(request_id, [])
-                index = request.num_output_tokens
-                yield request_id, [said[index] if index < len(said) else 0]
+            drafts = list(step.spec_token_ids.get(request_id, ()))
+            if step.num_computed_tokens[request_id] + count == request.num_tokens + len(drafts):
+                said = [*self.outputs.get(request_id, [])[request.num_output_tokens :], 0]
+                num_right = len(os.path.commonprefix([drafts, said[:-1]]))
+                yield request_id, said[: num_right + 1]
 
 
 def changed_fields(config: SchedulerConfig) -> dict[str, Any]:

@@ -7,6 +7,7 @@ left in `sys.modules` under a name that could be imported by mistake.
 from __future__ import annotations
 
 import importlib
+import linecache
 import sys
 import types
 from dataclasses import dataclass
@@ -58,6 +59,12 @@ def load(
     module = types.ModuleType(f"minivllm_exercise_{exercise.id.replace('.', '_')}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # dataclasses look their module up while they are made
+    linecache.cache[str(path)] = (
+        len(text),
+        None,
+        text.splitlines(True),
+        str(path),
+    )  # Triton reads a kernel's source
     exec(compile(text, str(path), "exec"), module.__dict__)
     _put_in_earlier_work(course, exercise, module, earlier)
     return module

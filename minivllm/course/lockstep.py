@@ -111,6 +111,11 @@ class Lockstep:
         self._compare()
         return ended
 
+    def draft(self, draft_token_ids: Mapping[str, Sequence[int]]) -> None:
+        """Both get drafts to verify in their next step."""
+        self.reference.update_draft_token_ids(draft_token_ids)
+        self._try(lambda: self.mine.update_draft_token_ids(draft_token_ids))
+
     def schedule(self) -> SchedulerOutput:
         """One step of each; returns yours."""
         self.num_steps += 1

@@ -18,6 +18,7 @@ from minivllm.course.grading import Implementation
 from minivllm.course.learner import implementations
 from minivllm.course.state import state_folder
 from minivllm.course.time_limit import time_limit
+from minivllm.course.triton_here import why_not
 from minivllm.course.verdicts import TIERS, Grading, Verdict
 
 GRADING = pytest.StashKey[Grading]()
@@ -177,9 +178,15 @@ def _verdict(config: pytest.Config, implementation: Implementation) -> Verdict:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """An exercise that is red or not started in one tier is not graded any further."""
+    """An exercise that is red or not started in one tier is not graded any further; one that cannot run, not at all."""
     implementation = _implementation_of(item)
-    if implementation is not None and _verdict(item.config, implementation).is_over:
+    if implementation is None:
+        return
+    verdict = _verdict(item.config, implementation)
+    verdict.why_not = why_not(implementation.exercise.requires)
+    if verdict.why_not:
+        pytest.skip(f"exercise {implementation.exercise.id} {verdict.why_not}")
+    if verdict.is_over:
         pytest.skip("an earlier tier says enough")
 
 

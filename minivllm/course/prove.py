@@ -17,6 +17,7 @@ from pathlib import Path
 
 from minivllm.course.catalogue import Chapter, Course, Exercise, read_course
 from minivllm.course.learner import implementations
+from minivllm.course.triton_here import why_not
 
 SECONDS_PER_CHAPTER = 300
 NEEDED_TIERS = {"predict": ("smoke", "examples"), "measure": ("smoke", "examples")}
@@ -113,6 +114,9 @@ def prove(course: Course, chapter: Chapter, verbose: bool = False) -> list[str]:
         return [f"chapter {chapter.number} could not be graded:\n{rows}"]
     found = []
     for exercise in chapter.exercises:
+        if reason := why_not(exercise.requires):
+            print(f"{exercise.id:<5} {exercise.title:<36} {reason}")
+            continue
         own = {row.implementation: row for row in rows if row.exercise == exercise.id}
         wrong = complaints(course, exercise, own)
         killed = sum(row.outcome == "red" for label, row in own.items() if label.startswith("mutant:"))

@@ -106,6 +106,10 @@ class ShadowScheduler:
         )
         return updates
 
+    def update_draft_token_ids(self, draft_token_ids: Mapping[str, Sequence[int]]) -> None:
+        self._history.record("draft", {i: list(tokens) for i, tokens in draft_token_ids.items()})
+        self._watch(lambda: self._pair.draft(draft_token_ids))
+
     def _append_to_beams(self) -> None:
         """The beam search appends tokens to the engine's requests, and knows nothing of their twins."""
         for request_id, twin in self._pair.reference.requests.items():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from minivllm.course.history import find_file, relative_file
+from minivllm.course.shadow_attention import is_paged_batch, smaller_batch
 from minivllm.parts import PartFiles, files_of, load_part, reference_of
 
 Function = Callable[..., Any]
@@ -40,7 +41,7 @@ def shadowed_function(part: str, mine: Function, file: Path, tell: Callable[[str
             got = error
         if is_equal(got, wanted):
             return got
-        fewer = smaller_arguments(arguments, lambda a: not is_equal(_result(mine, a), reference(*a)))
+        fewer = smaller_arguments(arguments, lambda a: _differs(mine, reference, a))
         write_function_test(file, part, files_of(mine), fewer)
         says = (
             f"Your {part} and the reference give different results.\n\n"
@@ -52,6 +53,12 @@ def shadowed_function(part: str, mine: Function, file: Path, tell: Callable[[str
 
     both._part_files = files_of(mine)  # type: ignore[attr-defined]
     return both
+
+
+def _differs(mine: Function, reference: Function, arguments: Sequence[Any]) -> bool:
+    """Arguments that the reference does not take, such as an index of a column that was left out, show nothing."""
+    wanted = _result(reference, arguments)
+    return not isinstance(wanted, Exception) and not is_equal(_result(mine, arguments), wanted)
 
 
 def _result(function: Function, arguments: Sequence[Any]) -> Any:
@@ -80,6 +87,8 @@ def _is_equal(one: Any, other: Any) -> bool:
 def smaller_arguments(arguments: Sequence[Any], differs: Callable[[Sequence[Any]], bool]) -> Sequence[Any]:
     """One row of the arguments instead of R, and few of its columns instead of V, where that still differs."""
     first = arguments[0]
+    if is_paged_batch(arguments):
+        return smaller_batch(arguments, differs)
     if getattr(first, "ndim", 0) != 2:
         return arguments
     num_rows, num_columns = first.shape
@@ -105,6 +114,8 @@ def _length(value: Any) -> int:
 def _plain(value: Any) -> Any:
     if isinstance(value, Exception):
         return f"{type(value).__name__}: {value}"
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
     return value.tolist() if hasattr(value, "tolist") else value
 
 

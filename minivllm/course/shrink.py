@@ -81,6 +81,8 @@ def _without(history: History, name: str) -> History:
             )
         elif event[0] == "finish":
             event = "finish", [one for one in event[1] if one != name], event[2]
+        elif event[0] == "draft":
+            event = "draft", {one: tokens for one, tokens in event[1].items() if one != name}
         if event[0] == "steps" or event[1]:
             events.append(event)
     return replace(history, events=events, outputs={k: v for k, v in history.outputs.items() if k != name})
@@ -129,6 +131,8 @@ def _renamed(history: History) -> History:
                 events.append(("fork", new[parent], fields(child)))
             case ("append", name, token_id):
                 events.append(("append", new[name], token_id))
+            case ("draft", drafts):
+                events.append(("draft", {new[name]: tokens for name, tokens in drafts.items()}))
             case _:
                 events.append(event)
     outputs = {new[name]: tokens for name, tokens in history.outputs.items() if name in new}
@@ -145,6 +149,8 @@ def _names_in(event: Event) -> list[str]:
             return [parent, child["request_id"]]
         case ("append", name, _):
             return [name]
+        case ("draft", drafts):
+            return list(drafts)
     return []
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from minivllm.course.catalogue import Course, CourseError, Exercise
 
-Outcome = Literal["green", "red", "unchecked", "not started", "missing"]
+Outcome = Literal["green", "red", "unchecked", "not started", "missing", "cannot run"]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import textwrap
 
 WIDTH = 80
 COLORS = {"green": "32", "red": "31", "yellow": "33", "bold": "1"}
-OF_OUTCOME = {"green": "green", "red": "red", "unchecked": "yellow", "missing": "red"}
+OF_OUTCOME = {"green": "green", "red": "red", "unchecked": "yellow", "missing": "red", "cannot run": "yellow"}
 
 
 def paint(text: str, color: str | None) -> str:

@@ -58,6 +58,13 @@ TRACES: Mapping[int, Trace] = {
             [(QUESTIONS[0], _sampled(9, 12, n=4))],
         ],
     ),
+    6: Trace(  # prompts in chunks beside requests that decode, contexts that end anywhere in a block
+        {"block_size": 4, "max_num_batched_tokens": 24, "max_num_seqs": 6},
+        [
+            [(question, _greedy(10)) for question in QUESTIONS],
+            [(_token_ids(length, 5 * length), _greedy(6)) for length in (1, 3, 4, 5, 31)],
+        ],
+    ),
     8: Trace(  # long and short prompts, a small budget, and a pool that some have to leave
         {
             "block_size": 4,
@@ -88,6 +95,24 @@ TRACES: Mapping[int, Trace] = {
                 (QUESTIONS[3], _sampled(4, 16, top_k=20, top_p=0.9, repetition_penalty=1.2)),
                 (QUESTIONS[3], _sampled(5, 16, presence_penalty=0.5, frequency_penalty=0.5, n=2)),
             ]
+        ],
+    ),
+    12: Trace(  # texts that repeat themselves, so that some drafts are right and many are not; greedy and drawn
+        {
+            "block_size": 4,
+            "num_gpu_blocks_override": 60,
+            "max_model_len": 96,
+            "speculative_config": {
+                "method": "ngram",
+                "num_speculative_tokens": 5,
+                "prompt_lookup_min": 1,
+                "prompt_lookup_max": 3,
+            },
+        },
+        [
+            [(question, _greedy(24)) for question in QUESTIONS],
+            [(question, _sampled(i, 24)) for i, question in enumerate(QUESTIONS)],
+            [(_token_ids(9, 5) * 2, _greedy(12)), (_token_ids(7, 8) * 3, _sampled(7, 12, n=2))],
         ],
     ),
 }

@@ -21,6 +21,7 @@ class Verdict:
     implementation: Implementation
     passed: list[str] = field(default_factory=list)  # tiers, one entry for each test
     is_not_started: bool = False
+    why_not: str = ""  # the exercise cannot run on this system, in one sentence
     failure: LawBroken | None = None
     failed_test: str = ""
     failed_tier: str = ""
@@ -40,6 +41,8 @@ class Verdict:
     def outcome(self) -> Outcome:
         if self.failure is not None:
             return "red"
+        if self.why_not:
+            return "cannot run"
         return "not started" if self.is_not_started or not self.passed else "green"
 
     @property

@@ -10,6 +10,7 @@ from minivllm.events import (
     Alloc,
     Cache,
     Copy,
+    Draft,
     Event,
     EventLog,
     Evict,
@@ -22,12 +23,13 @@ from minivllm.events import (
     Sample,
     Schedule,
     State,
+    Trim,
     Write,
 )
 from minivllm.viz.block_map import draw
 from minivllm.viz.stepper import Frame, Stepper
 
-BLOCK_EVENTS = ("hit", "alloc", "write", "fork", "copy", "cache", "evict", "free")
+BLOCK_EVENTS = ("hit", "alloc", "write", "fork", "copy", "cache", "evict", "free", "trim")
 TOLD = (
     "add",
     "hit",
@@ -36,6 +38,8 @@ TOLD = (
     "copy",
     "evict",
     "free",
+    "draft",
+    "trim",
     "preempt",
     "finish",
 )  # worth a word in a step's caption
@@ -64,6 +68,11 @@ def tell(event: Event) -> str:
             return f"the prefix cache forgets {_blocks(ids)}"
         case Free(request_id=request_id, block_ids=ids):
             return f"{request_id} gives back {_blocks(ids)}"
+        case Draft(request_id=request_id, token_ids=ids):
+            return f"{_count(len(ids), 'drafted token')} of {request_id} {'is' if len(ids) == 1 else 'are'} verified"
+        case Trim(request_id=request_id, num_tokens=count, block_ids=ids):
+            given = f", and gives back {_blocks(ids)}" if ids else ""
+            return f"{request_id} goes back to {_count(count, 'computed token')}{given}"
         case Queue(block_ids=ids):
             return f"the free queue: {', '.join(map(str, ids)) or 'empty'}"
         case Schedule(num_scheduled_tokens=counts, budget=budget):
@@ -102,7 +111,7 @@ def touched_by(events: Iterable[Event]) -> set[int]:
     touched: set[int] = set()
     for event in events:
         match event:
-            case Hit() | Alloc() | Fork() | Cache() | Evict() | Free():
+            case Hit() | Alloc() | Fork() | Cache() | Evict() | Free() | Trim():
                 touched.update(event.block_ids)
             case Copy():
                 touched.update((event.source, event.target))

@@ -13,7 +13,7 @@ from minivllm.viz.palette import GREY, ink_on
 from minivllm.viz.stepper import Frame, Stepper
 
 WIDTH, LEFT, MARGIN, CELL, GAP, ROW = 840, 130, 16, 44, 18, 56
-STORY = ("hit", "alloc", "fork", "copy", "cache", "evict", "free")
+STORY = ("hit", "alloc", "fork", "copy", "cache", "evict", "free", "trim")
 
 
 def prefix_stepper(

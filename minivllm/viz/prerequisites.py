@@ -51,7 +51,11 @@ def prerequisite_map(stops: Sequence[Stop]) -> Drawing:
             )
     shapes += [_box(stop, *corner(stop.number)) for stop in stops]
     text = "\n".join(_line(stop) for stop in stops)
-    alt = f"The {len(stops)} chapters and what each builds on: " + "; ".join(_line(stop) for stop in stops) + "."
+    alt = (
+        f"The {len(stops)} chapters and what each builds on: "
+        + "; ".join(_line(stop) for stop in stops)
+        + "."
+    )
     return Drawing(int(total), rows * (HEIGHT + DROP) - DROP + 2 * GAP, tuple(shapes), alt, text)
 
 

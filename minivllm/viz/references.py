@@ -20,7 +20,7 @@ WIDTH, CELL, GAP, MARGIN, ROW = 840, 30, 6, 16, 46
 LEFT, RIGHT = 110, 640  # where tables and blocks begin
 BLOCK_WIDTH, BLOCK_HEIGHT = 110, 30
 LANES = ROW - CELL - 2  # the space below a table, for its arrows
-STORY = ("hit", "alloc", "write", "fork", "copy", "free")
+STORY = ("hit", "alloc", "write", "fork", "copy", "free", "trim")
 
 
 def reference_stepper(
