@@ -17,7 +17,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from minivllm.outputs import EngineStats
@@ -229,8 +229,11 @@ class AsyncLLMEngine:
             messages, self._inbox = self._inbox, []
         for message in messages:
             self._apply(message)
-        outputs = self._engine.step() if self._engine.has_unfinished_requests() else []
-        self._stats = self._engine.stats()
+        is_busy = self._engine.has_unfinished_requests()
+        outputs = self._engine.step() if is_busy else []
+        stats = self._engine.stats()
+        # a call or an abort between steps is no step: nobody may count the latest one twice
+        self._stats = stats if is_busy else replace(stats, num_step_tokens=0)
         if self.observer is not None:
             self.observer.on_step(outputs, self._stats, time.monotonic())
         self._hand_over(outputs)

@@ -83,7 +83,7 @@ class LLMEngine:
         self._num_generation_tokens = 0
         self._num_step_tokens = 0
         self._finished: Counter[str] = Counter()
-        logger.info("%s", self.describe_kv_cache())
+        logger.debug("%s", self.describe_kv_cache())  # the server tells it in its own words
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 

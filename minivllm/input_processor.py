@@ -62,6 +62,7 @@ class InputProcessor:
     def _tokenize(self, prompt: Prompt) -> tuple[str | None, list[int]]:
         given: Any = prompt
         if isinstance(prompt, Mapping):
+            _check_keys(prompt)
             ids = prompt.get("prompt_token_ids")
             given = prompt.get("prompt") if ids is None else ids
         if isinstance(given, str):
@@ -163,6 +164,15 @@ class InputProcessor:
         spellings = [spelling for word in params.bad_words or () for spelling in (word, " " + word.lstrip())]
         encoded = [self.tokenizer.encode(s, add_special_tokens=False) for s in spellings]  # type: ignore[union-attr]
         return [ids for ids in encoded if ids]
+
+
+def _check_keys(prompt: Mapping[str, Any]) -> None:
+    """An image that is left out without a word would give an answer that only looks right."""
+    for key in ("multi_modal_data", "mm_processor_kwargs", "prompt_embeds", "encoder_prompt"):
+        if prompt.get(key) is not None:
+            raise ValueError(
+                f"prompt holds {key}, which is not served: this engine reads and writes text only"
+            )
 
 
 def _check_text(name: str, text: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +15,9 @@ from minivllm.input_processor import Prompt
 from minivllm.outputs import EmbeddingRequestOutput, RequestOutput
 from minivllm.parts import REFERENCE, Parts
 from minivllm.pooling_params import PoolingParams
+from minivllm.presets import preset_arguments
 from minivllm.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams, sampling_defaults
+from minivllm.vllm_arguments import check_refused, engine_arguments
 
 Message = Mapping[str, Any]  # {"role": "user", "content": "..."}
 MESSAGE_KEYS = ("role", "content")
@@ -25,21 +29,33 @@ class LLM:
     Args:
         model: the name of a shipped model (`tutor`), a Hugging Face folder, or a hub id.
         parts: what replaces parts of the engine, see `minivllm.parts`.
-        **engine_args: any field of `EngineConfig`.
+        preset: general, low-latency or high-throughput, see `minivllm.presets`.
+        chat_template: Jinja text for `chat`; None = the tokenizer's own.
+        **engine_args: any field of `EngineConfig`. Other arguments of vLLM get a warning or a refusal.
 
     Raises:
-        ValueError: an argument is out of range or does not suit the model.
+        ValueError: an argument is out of range, is not served, or does not suit the model.
 
     Example:
         >>> LLM("tutor").generate("Once upon a time", SamplingParams(max_tokens=20))[0].outputs[0].text
     """
 
-    def __init__(self, model: str = "tutor", *, parts: Parts = REFERENCE, **engine_args: Any) -> None:
+    def __init__(
+        self,
+        model: str = "tutor",
+        *,
+        parts: Parts = REFERENCE,
+        preset: str | None = None,
+        chat_template: str | None = None,
+        **engine_args: Any,
+    ) -> None:
+        _log_as_the_environment_says()
         known = EngineConfig.__dataclass_fields__
-        unknown = sorted(set(engine_args) - set(known))
-        if unknown:
-            raise ValueError(f"LLM got an unknown argument {unknown[0]!r}; it knows: {', '.join(known)}")
-        self.llm_engine = make_engine(EngineConfig(model=str(model), **engine_args), parts)
+        arguments = engine_arguments({"model": str(model), **engine_args}, known)
+        if preset is not None:
+            arguments = preset_arguments(preset, arguments)
+        self.llm_engine = make_engine(EngineConfig(**arguments), parts)
+        self._chat_template = chat_template
         self._num_calls = 0
 
     def get_tokenizer(self) -> Any:
@@ -56,6 +72,7 @@ class LLM:
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         use_tqdm: bool = True,
+        lora_request: object | None = None,
         priority: Sequence[int] | None = None,
     ) -> list[RequestOutput]:
         """Complete prompts; the outputs come in the order of the prompts.
@@ -64,11 +81,14 @@ class LLM:
             prompts: one prompt or a list; each is text, token ids, or a dict with `prompt` or `prompt_token_ids`.
             sampling_params: one for all, or one for each; None = `get_default_sampling_params()`.
             use_tqdm: show a progress bar.
+            lora_request: vLLM's; refused unless None.
             priority: one number for each prompt, lower is earlier.
 
         Raises:
             ValueError: a prompt or parameter does not suit; no prompt was run.
         """
+        if lora_request is not None:
+            check_refused("enable_lora", "lora_request", lora_request)
         prompt_list = _as_list(prompts)
         params = self._one_for_each(sampling_params, len(prompt_list))
         if priority is not None and len(priority) != len(prompt_list):
@@ -152,6 +172,7 @@ class LLM:
 
     def _render(self, messages: Any, chat_template: str | None, add_generation_prompt: bool) -> list[int]:
         tokenizer = self.get_tokenizer()
+        chat_template = chat_template or self._chat_template
         if tokenizer is None or not (chat_template or tokenizer.chat_template):
             raise ValueError(
                 "chat needs a chat template, and this model's tokenizer has none: pass chat_template"
@@ -197,6 +218,27 @@ class LLM:
                     bar.set_postfix_str(f"{num_tokens} output tokens")
                     bar.update()
         return outputs
+
+
+def _log_as_the_environment_says() -> None:
+    """With $VLLM_LOGGING_LEVEL the package's log goes to stderr; without it that is the business of the program.
+
+    Raises:
+        ValueError: the variable holds no level.
+    """
+    level = os.environ.get("VLLM_LOGGING_LEVEL", "").upper()
+    logger = logging.getLogger("minivllm")
+    if not level or logger.handlers:
+        return
+    if level not in logging.getLevelNamesMapping():
+        raise ValueError(
+            f"VLLM_LOGGING_LEVEL must be DEBUG, INFO, WARNING, ERROR or CRITICAL, not {level[:40]!r}"
+        )
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    logger.propagate = False
 
 
 def _as_list(prompts: Any) -> list[Prompt]:

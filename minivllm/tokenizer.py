@@ -24,5 +24,8 @@ def load_tokenizer(path: str, config: EngineConfig) -> Any | None:
     from transformers import AutoTokenizer  # takes a second to import: not for token-id models
 
     return AutoTokenizer.from_pretrained(
-        path, revision=config.revision, trust_remote_code=config.trust_remote_code
+        path,
+        revision=config.revision,
+        cache_dir=config.download_dir,
+        trust_remote_code=config.trust_remote_code,
     )

@@ -6,10 +6,13 @@ import argparse
 
 from minivllm.bench import (
     allocator_cost,
+    batch_sizes,
     batching,
+    battery,
     decode_floor,
     kernels,
     kv_waste,
+    latency,
     parallel,
     picture,
     prefix_caching,
@@ -18,8 +21,10 @@ from minivllm.bench import (
     scheduler_cost,
     serve,
     sharing,
+    soak,
     spec_decode,
     throughput,
+    xray_cost,
 )
 
 COMMANDS = {
@@ -27,16 +32,21 @@ COMMANDS = {
     "decode-floor": decode_floor,
     "quantization": quantization,
     "throughput": throughput,
+    "latency": latency,
+    "batch-sizes": batch_sizes,
     "batching": batching,
+    "battery": battery,
     "kv-waste": kv_waste,
     "prefix-caching": prefix_caching,
     "sharing": sharing,
     "spec-decode": spec_decode,
     "serve": serve,
+    "soak": soak,
     "parallel": parallel,
     "picture": picture,
     "scheduler-cost": scheduler_cost,
     "allocator-cost": allocator_cost,
+    "xray-cost": xray_cost,
 }
 
 
@@ -54,6 +64,8 @@ def main() -> None:
     result = COMMANDS[args.command].run(args)
     if args.save or args.json:
         print("written:", report.save(args.command, result, args.json))
+    if result.get("failures"):
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

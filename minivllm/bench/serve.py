@@ -7,6 +7,7 @@ table; `--plot` draws it.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base-url", default="http://127.0.0.1:8000", help="(default: http://127.0.0.1:8000)"
     )
+    parser.add_argument("--host", help="instead of a base URL: the server's name or address")
+    parser.add_argument("--port", type=int, help="goes with --host (default: 8000)")
+    parser.add_argument("--backend", default="openai", help="openai or vllm: both are OpenAI's completions")
     parser.add_argument("--model", help="default: the first that the server lists")
     parser.add_argument("--api-key", help="default: $OPENAI_API_KEY")
     parser.add_argument("--num-prompts", type=int, default=100, help="(default: 100)")
@@ -45,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("dataset")
     data.add_argument("--dataset-name", choices=DATASETS, default="random", help="(default: random)")
     data.add_argument("--dataset-path", help="of a ShareGPT file")
+    data.add_argument("--dataset", metavar="PATH", help="the older way to say sharegpt with this file")
     data.add_argument("--vocab-size", type=int, default=1000, help="random token ids are below this")
     data.add_argument("--random-input-len", type=int, default=128)
     data.add_argument("--random-output-len", type=int, default=64)
@@ -73,9 +78,16 @@ def _run(args: argparse.Namespace) -> dict[str, Any]:
             raise ValueError(f"{name} must be at least 1, not {getattr(args, name)}")
     if not args.request_rate > 0:
         raise ValueError(f"request_rate must be above 0, not {args.request_rate}")
+    if args.backend not in ("openai", "vllm"):
+        raise ValueError(
+            f"backend must be openai or vllm, a server, not {args.backend!r}: transformers is compared with by "
+            "`bench throughput`"
+        )
+    if args.plot and importlib.util.find_spec("matplotlib") is None:
+        raise ValueError('--plot needs matplotlib: pip install "minivllm[lab]", or leave --plot out')
     percentiles = _percentiles(args.percentiles)
     target = Target(
-        args.base_url,
+        _base_url(args),
         args.model or "",
         args.api_key or os.environ.get("OPENAI_API_KEY"),
         args.temperature,
@@ -90,6 +102,12 @@ def _run(args: argparse.Namespace) -> dict[str, Any]:
     if args.plot:
         plot(rows, args.plot)
     return {"model": target.model, "rows": rows}
+
+
+def _base_url(args: argparse.Namespace) -> str:
+    if args.host is None and args.port is None:
+        return str(args.base_url)
+    return f"http://{args.host or '127.0.0.1'}:{8000 if args.port is None else args.port}"
 
 
 def _measure(
@@ -115,10 +133,11 @@ def requests_of(args: argparse.Namespace) -> list[ServeRequest]:
     Raises:
         ValueError: it makes no sense.
     """
-    if args.dataset_name == "sharegpt":
-        if args.dataset_path is None:
+    path = args.dataset_path or args.dataset
+    if args.dataset_name == "sharegpt" or args.dataset:
+        if path is None:
             raise ValueError("dataset_path is needed: dataset_name sharegpt reads a file")
-        return sharegpt(args.dataset_path, args.num_prompts, args.seed)
+        return sharegpt(path, args.num_prompts, args.seed)
     if args.dataset_name == "prefix_repetition":
         return prefix_repetition(
             args.num_prompts,

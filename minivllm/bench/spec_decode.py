@@ -3,9 +3,8 @@
 Part 1: the shipped pair, and n-gram look-up, on stories, glossary and look-up prompts, at batch 1 and 8. Part 2: a
 larger target with random weights, whose draft model runs at its real cost but is made to agree at a set rate.
 
-Cost model (Leviathan et al. 2023, section 3.3, with a verification that may cost more than one plain step): with drafts
-of k tokens, each right with probability a, a step says (1 - a^(k+1)) / (1 - a) tokens and costs v + d plain steps,
-where v is the verification and d the drafting. It breaks even where the two are equal.
+The cost model is that of `minivllm/spec_decode/cost_model.py`; a step's cost is measured, drafting and verification
+apart, in plain steps of the same run.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from typing import Any
 from minivllm.llm import LLM
 from minivllm.outputs import RequestOutput
 from minivllm.sampling_params import SamplingParams
+from minivllm.spec_decode.cost_model import break_even, speedup
 from minivllm.spec_decode.proposer import Draft, DraftStep
 from minivllm.zoo.cases import cases
 from minivllm.zoo.lexicon import load_lexicon
@@ -127,22 +127,6 @@ class Agreeing:
         return drafts
 
 
-def tokens_per_step(agreement: float, k: int) -> float:
-    """Expected tokens of a step: 1 + a + a^2 + ... + a^k (Leviathan et al. 2023, equation 1)."""
-    return sum(agreement**i for i in range(k + 1))
-
-
-def break_even(cost: float, k: int) -> float | None:
-    """The agreement at which a step says as many tokens as the plain steps it costs; None = never."""
-    if cost > k + 1:
-        return None
-    low, high = 0.0, 1.0
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if tokens_per_step(middle, k) < cost else (low, middle)
-    return high
-
-
 def compare(
     plain: Clocked,
     other: Clocked,
@@ -158,7 +142,6 @@ def compare(
         order = (plain, other) if repetition % 2 == 0 else (other, plain)
         done = {id(one): one.run(prompts, batch_size, args.output, **options) for one in order}
         runs.append((done[id(plain)], done[id(other)]))
-    speedup = statistics.median(a.seconds / b.seconds for a, b in runs)
     a, b = runs[-1]
     examined = b.num_drafts + sum(b.per_pos[:-1])  # a draft is looked at if all before it were right
     agreement = sum(b.per_pos) / examined if examined else 0.0
@@ -168,14 +151,14 @@ def compare(
     cost = drafting + verification
     return {
         "batch_size": batch_size,
-        "speedup": speedup,
+        "speedup": statistics.median(a.seconds / b.seconds for a, b in runs),
         "agreement": agreement,
         "acceptance_rate": sum(b.per_pos) / b.num_draft_tokens if b.num_draft_tokens else 0.0,
         "num_accepted_per_pos": b.per_pos,
         "tokens_per_step": sum(map(len, b.outputs)) / b.num_steps / batch_size,
         "cost_of_drafting": drafting,
         "cost_of_verification": verification,
-        "predicted_speedup": tokens_per_step(agreement, k) / cost,
+        "predicted_speedup": speedup(agreement, k, cost),
         "break_even_agreement": break_even(cost, k),
         "greedy_tokens_equal": a.outputs == b.outputs,
     }

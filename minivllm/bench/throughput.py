@@ -20,7 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", default="tutor", help="a shipped model, a folder or a hub id (default: tutor)"
     )
-    parser.add_argument("--num-requests", type=int, default=64, help="all submitted at once (default: 64)")
+    parser.add_argument(
+        "--num-requests", "--num-prompts", type=int, default=64, help="all submitted at once (default: 64)"
+    )
+    parser.add_argument("--alone", action="store_true", help="without transformers beside it")
     parser.add_argument(
         "--static-batch-size", type=int, nargs="*", default=[8], help="of transformers (default: 8)"
     )
@@ -32,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure, and print a table."""
     runners: dict[str, Contestant] = {OURS: contestants.minivllm(args.model)}
-    for size in args.static_batch_size:
+    for size in () if args.alone else args.static_batch_size:
         runners[f"transformers, static batches of {size}"] = contestants.transformers_static(args.model, size)
     vocab_size = 256
     warm_up = workload.mixed(8, vocab_size, repetition=-1)
@@ -91,4 +94,5 @@ def _print(result: dict[str, Any]) -> None:
         )
     for name, ratio in result["ratio_of_minivllm_to"].items():
         print(f"minivllm is {ratio:.2f} times as fast as {name}")
-    print(f"greedy tokens equal in {result['greedy_agreement']:.0%} of the requests of the warm-up")
+    if len(result["contestants"]) > 1:
+        print(f"greedy tokens equal in {result['greedy_agreement']:.0%} of the requests of the warm-up")

@@ -24,6 +24,7 @@ from minivllm.serve.limits import BodyLimit, HeaderLimit
 from minivllm.serve.metrics import ServerMetrics
 from minivllm.serve.models import models_router
 from minivllm.serve.page import page_router
+from minivllm.serve.responses import ErrorResponse
 from minivllm.serve.settings import ServerSettings
 from minivllm.serve.tokenization import tokenization_router
 from minivllm.serve.tracking import RequestTracker
@@ -50,6 +51,7 @@ def create_app(engine: AsyncLLMEngine, settings: ServerSettings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # page.py has one that needs nothing from the web
         redoc_url=None,
+        responses={"4XX": {"model": ErrorResponse}, "5XX": {"model": ErrorResponse}},
         openapi_url="/openapi.json" if settings.enable_docs else None,
     )
     for make in (
@@ -112,6 +114,7 @@ def cache_config(engine: AsyncLLMEngine) -> dict[str, object]:
     """What the metric vllm:cache_config_info tells."""
     return {
         "block_size": engine.config.block_size,
+        "cache_dtype": engine.config.kv_cache_dtype,
         "enable_prefix_caching": engine.config.enable_prefix_caching,
         "num_gpu_blocks": engine.stats.num_gpu_blocks,
     }

@@ -15,12 +15,15 @@ from minivllm.config import (
     ATTENTION_BACKENDS,
     DTYPES,
     EXECUTOR_BACKENDS,
+    KV_CACHE_DTYPES,
     LOAD_FORMATS,
     PREEMPTION_MODES,
     QUANTIZATIONS,
     SCHEDULING_POLICIES,
+    TOKENIZER_MODES,
     EngineConfig,
 )
+from minivllm.presets import PRESETS, preset_arguments
 from minivllm.serve.refusals import add_old_spellings, add_refused_flags, check_refused
 from minivllm.serve.settings import (
     MIB,
@@ -29,6 +32,7 @@ from minivllm.serve.settings import (
     ServerSettings,
     read_template,
 )
+from minivllm.vllm_arguments import with_speculation
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
 _SWITCH: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
@@ -38,13 +42,19 @@ SHORT_FLAGS = {
     "tensor_parallel_size": ["-tp"],
     "pipeline_parallel_size": ["-pp"],
     "data_parallel_size": ["-dp"],
+    "quantization": ["-q"],
 }
 
 # group -> field of EngineConfig -> (keywords of add_argument, help)
 ENGINE_FLAGS: dict[str, dict[str, tuple[dict[str, Any], str]]] = {
     "model": {
         "tokenizer": ({}, "folder or hub id of the tokenizer; default: the model's own"),
+        "tokenizer_mode": ({"choices": TOKENIZER_MODES}, "both are the Hugging Face tokenizer"),
         "revision": ({}, "revision of a hub id"),
+        "download_dir": (
+            {"metavar": "PATH"},
+            "where the hub's files are put; default: the Hugging Face cache",
+        ),
         "trust_remote_code": (_ON, "let a tokenizer run its own code (a model never may)"),
         "load_format": ({"choices": LOAD_FORMATS}, "dummy = random weights"),
         "dtype": (
@@ -65,6 +75,10 @@ ENGINE_FLAGS: dict[str, dict[str, tuple[dict[str, Any], str]]] = {
     "KV cache": {
         "block_size": ({"type": int}, "tokens in a block"),
         "gpu_memory_utilization": ({"type": float}, "share of a GPU's memory to use, in (0, 1]"),
+        "kv_cache_dtype": (
+            {"choices": KV_CACHE_DTYPES},
+            "type of keys and values; auto = the model's, fp8 = 8-bit floats (e4m3): more blocks, some precision less",
+        ),
         "kv_cache_memory_bytes": ({"type": int}, "size of the KV cache; default: found out"),
         "num_gpu_blocks_override": ({"type": int}, "number of blocks, set outright"),
         "enable_prefix_caching": (_SWITCH, "share blocks of equal beginnings"),
@@ -203,6 +217,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("model_tag", nargs="?", metavar="MODEL", help="the same as --model")
     parser.add_argument("--config", metavar="YAML", help="a file of flags; those on the command line win")
+    parser.add_argument("--preset", choices=PRESETS, help="four limits at once, see minivllm/presets.py")
     for title, flags in ENGINE_FLAGS.items():
         _add_engine_flags(parser.add_argument_group(title), flags, with_model=title == "model")
     for title, server_flags in SERVER_FLAGS.items():
@@ -235,6 +250,7 @@ def read_arguments(arguments: dict[str, Any]) -> tuple[EngineConfig, ServerSetti
         ValueError: a value is out of range, a flag is not served, or the model is named twice.
     """
     check_refused(arguments)
+    arguments = with_speculation(arguments)
     tag, model = arguments["model_tag"], arguments.get("model")
     if tag and model and tag != model:
         raise ValueError(f"the model is named twice, as {tag!r} and by --model {model!r}: give one")
@@ -242,6 +258,8 @@ def read_arguments(arguments: dict[str, Any]) -> tuple[EngineConfig, ServerSetti
     given = {name: value for name, value in arguments.items() if name in known}
     if tag:
         given["model"] = tag
+    if arguments["preset"]:
+        given = preset_arguments(arguments["preset"], given)
     config = EngineConfig(**given)
     same_names = {field.name for field in fields(ServerSettings)} & arguments.keys()
     special = {"chat_template", "allowed_origins"}

@@ -167,6 +167,9 @@ class Backend:
         form: StructuredOutputsParams | None,
     ) -> SamplingParams | BeamSearchParams:
         """What the engine is told to do with each prompt of the request; 400 if it makes no sense."""
+        num_allowed, vocab_size = len(request.allowed_token_ids or ()), self.engine.model_config.vocab_size
+        if num_allowed > vocab_size:  # before anything looks at each of them
+            raise bad_request(f"allowed_token_ids holds {num_allowed} ids; the vocabulary has {vocab_size}")
         if self._max_tokens_limit is not None:
             max_tokens = min(max_tokens, self._max_tokens_limit)
         if request.stream and self.settings.enable_force_include_usage:

@@ -14,7 +14,7 @@ from minivllm.serve.errors import bad_request
 from minivllm.serve.logprobs import chat_logprobs, prompt_logprobs
 from minivllm.serve.protocol import ChatCompletionRequest
 from minivllm.serve.responses import AssistantMessage, ChatChoice, ChatCompletionResponse
-from minivllm.serve.streaming import event_stream, json_response
+from minivllm.serve.streaming import STREAMED, event_stream, json_response
 from minivllm.serve.tools import calls_in_answer, form_of_calls, mode_of
 
 
@@ -22,7 +22,7 @@ def chat_router(backend: Backend) -> APIRouter:
     """The route, over `backend`."""
     router = APIRouter()
 
-    @router.post("/v1/chat/completions", response_model=ChatCompletionResponse)
+    @router.post("/v1/chat/completions", response_model=ChatCompletionResponse, responses=STREAMED)
     async def create_chat_completion(body: ChatCompletionRequest, request: Request) -> Response:
         """Answer a conversation."""
         return await unless_disconnected(request, _answer(backend, body))

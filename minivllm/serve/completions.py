@@ -14,14 +14,14 @@ from minivllm.serve.disconnect import unless_disconnected
 from minivllm.serve.logprobs import completion_logprobs, prompt_logprobs
 from minivllm.serve.protocol import CompletionRequest
 from minivllm.serve.responses import CompletionChoice, CompletionLogprobs, CompletionResponse
-from minivllm.serve.streaming import event_stream, json_response, merged
+from minivllm.serve.streaming import STREAMED, event_stream, json_response, merged
 
 
 def completions_router(backend: Backend) -> APIRouter:
     """The route, over `backend`."""
     router = APIRouter()
 
-    @router.post("/v1/completions", response_model=CompletionResponse)
+    @router.post("/v1/completions", response_model=CompletionResponse, responses=STREAMED)
     async def create_completion(body: CompletionRequest, request: Request) -> Response:
         """Continue one prompt or many."""
         return await unless_disconnected(request, _complete(backend, body))

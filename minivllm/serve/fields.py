@@ -5,9 +5,9 @@ Every one bounds what a stranger can make the server do: so many prompts, so man
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 MAX_PROMPTS = 1024
 MAX_STOP_STRINGS = 4
@@ -147,3 +147,49 @@ def check_request_id(request_id: Any) -> Any:
     if not is_text or not 1 <= len(request_id) <= 128 or " " in request_id:
         raise ValueError("request_id must be 1 to 128 printable ASCII characters without spaces")
     return request_id
+
+
+# The fields themselves. `json_schema_input_type` is what the reference at /docs tells: what may be sent has more forms
+# than what the checks make of it.
+
+_Text = Annotated[str, Field(min_length=1)]
+_Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+_Many = Field(min_length=1, max_length=MAX_PROMPTS)
+_Texts = _Text | _Ids | Annotated[list[_Text], _Many] | Annotated[list[_Ids], _Many]
+_Stop = Annotated[str, Field(min_length=1, max_length=MAX_STRING_CHARS)]
+_Stops = _Stop | Annotated[list[_Stop], Field(max_length=MAX_STOP_STRINGS)] | None
+_Bias = dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], float]
+_Salt = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^@/\\\x00]+$")]
+_Id = Annotated[str, Field(pattern="^[!-~]{1,128}$")]
+_Kwargs = dict[str, bool | int | float | ShortString | None]
+
+
+class TextPart(BaseModel):
+    """One of several texts of a message."""
+
+    type: Literal["text"]
+    text: str
+
+
+_Content = str | Annotated[list[TextPart], Field(min_length=1)] | None
+
+Prompt = Annotated[list[str] | list[list[int]], BeforeValidator(check_prompt, json_schema_input_type=_Texts)]
+Input = Annotated[list[str] | list[list[int]], BeforeValidator(check_input, json_schema_input_type=_Texts)]
+Stop = Annotated[list[str] | None, BeforeValidator(check_stop, json_schema_input_type=_Stops)]
+LogitBias = Annotated[
+    dict[int, float] | None,
+    BeforeValidator(
+        check_logit_bias,
+        json_schema_input_type=Annotated[_Bias, Field(max_length=MAX_LOGIT_BIAS)] | None,
+    ),
+]
+CacheSalt = Annotated[str | None, BeforeValidator(check_cache_salt, json_schema_input_type=_Salt | None)]
+RequestId = Annotated[str | None, BeforeValidator(check_request_id, json_schema_input_type=_Id | None)]
+Content = Annotated[str | None, BeforeValidator(check_content, json_schema_input_type=_Content)]
+TemplateKwargs = Annotated[
+    dict[str, Any] | None,
+    BeforeValidator(
+        check_template_kwargs,
+        json_schema_input_type=Annotated[_Kwargs, Field(max_length=MAX_TEMPLATE_KWARGS)] | None,
+    ),
+]

@@ -10,15 +10,18 @@ from starlette.responses import Response
 
 from minivllm import __version__
 from minivllm.serve.backend import Backend
+from minivllm.serve.responses import HealthResponse
 
 
 def health_router(backend: Backend) -> APIRouter:
     """The routes, over `backend`."""
     router = APIRouter()
 
-    @router.get("/health")
-    @router.get("/ping")
-    @router.post("/ping")
+    answers: dict[int | str, dict[str, Any]] = {503: {"model": HealthResponse}}
+
+    @router.get("/health", response_model=HealthResponse, responses=answers)
+    @router.get("/ping", response_model=HealthResponse, responses=answers)
+    @router.post("/ping", response_model=HealthResponse, responses=answers)
     async def health() -> Response:
         """200 while requests can be served, 503 once the engine is dead."""
         is_dead = backend.engine.dead_error is not None
@@ -36,7 +39,9 @@ def health_router(backend: Backend) -> APIRouter:
         is_tracked = backend.settings.enable_server_load_tracking
         return {"server_load": backend.load.num_requests if is_tracked else 0}
 
-    @router.get("/metrics")
+    text: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+
+    @router.get("/metrics", response_class=Response, responses=text)
     async def metrics() -> Response:
         """Everything Prometheus asks for."""
         return Response(backend.metrics.render(), media_type=backend.metrics.content_type)

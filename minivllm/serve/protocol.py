@@ -11,21 +11,21 @@ import logging
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from minivllm.serve.fields import (
     MAX_BAD_WORDS,
+    CacheSalt,
+    Content,
+    Input,
     Int64,
+    LogitBias,
+    Prompt,
+    RequestId,
     ShortString,
+    Stop,
+    TemplateKwargs,
     TokenIds,
-    check_cache_salt,
-    check_content,
-    check_input,
-    check_logit_bias,
-    check_prompt,
-    check_request_id,
-    check_stop,
-    check_template_kwargs,
 )
 
 logger = logging.getLogger(__name__)
@@ -116,8 +116,8 @@ class SamplingFields(Strict):
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
-    logit_bias: Annotated[dict[int, float] | None, BeforeValidator(check_logit_bias)] = None
-    stop: Annotated[list[str] | None, BeforeValidator(check_stop)] = None
+    logit_bias: LogitBias = None
+    stop: Stop = None
     stop_token_ids: TokenIds | None = None
     include_stop_str_in_output: bool | None = None
     ignore_eos: bool | None = None
@@ -133,8 +133,8 @@ class SamplingFields(Strict):
     truncate_prompt_tokens: Annotated[int, Field(ge=-1, le=2**31)] | None = None
     truncation_side: Literal["left", "right"] = "left"
     priority: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)] = 0
-    cache_salt: Annotated[str | None, BeforeValidator(check_cache_salt)] = None
-    request_id: Annotated[str | None, BeforeValidator(check_request_id)] = None
+    cache_salt: CacheSalt = None
+    request_id: RequestId = None
     return_token_ids: bool | None = False
     return_tokens_as_token_ids: bool | None = None
     stream: bool | None = False
@@ -182,7 +182,7 @@ def _with_new_names(data: dict[str, Any]) -> dict[str, Any]:
 class CompletionRequest(SamplingFields):
     """POST /v1/completions. `prompt` is a list of prompts after validation."""
 
-    prompt: Annotated[list[str] | list[list[int]], BeforeValidator(check_prompt)]
+    prompt: Prompt
     echo: bool | None = False
     logprobs: int | None = None
     add_special_tokens: bool = True
@@ -244,7 +244,7 @@ class ChatMessage(Strict):
     """One turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[str | None, BeforeValidator(check_content)] = None
+    content: Content = None
     name: ShortString | None = None
     tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOLS)] | None = None
     tool_call_id: ShortString | None = None
@@ -266,7 +266,7 @@ class ChatFields(Strict):
     continue_final_message: bool = False
     add_special_tokens: bool = False  # the template writes them itself
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
-    chat_template_kwargs: Annotated[dict[str, Any] | None, BeforeValidator(check_template_kwargs)] = None
+    chat_template_kwargs: TemplateKwargs = None
 
     @model_validator(mode="after")
     def _check_ending(self) -> ChatFields:
@@ -316,14 +316,14 @@ class EmbeddingRequest(Strict):
     """POST /v1/embeddings. `input` is a list of texts after validation."""
 
     model: str | None = None
-    input: Annotated[list[str] | list[list[int]], BeforeValidator(check_input)]
+    input: Input
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1, le=2**31)] | None = None
     truncate_prompt_tokens: Annotated[int, Field(ge=-1, le=2**31)] | None = None
     truncation_side: Literal["left", "right"] = "left"
     add_special_tokens: bool = True
     priority: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)] = 0
-    request_id: Annotated[str | None, BeforeValidator(check_request_id)] = None
+    request_id: RequestId = None
 
 
 class TokenizeTextRequest(Strict):

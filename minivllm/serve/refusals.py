@@ -3,42 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from minivllm import vllm_arguments
 from minivllm.config import EngineConfig
-
-# flag -> what to say; nothing else happens
-_WITHOUT_EFFECT = {
-    "enable-metrics": "metrics are always served, at /metrics",
-    "disable-log-requests": "requests are logged only with --enable-log-requests",
-    "disable-log-stats": "statistics are served at /metrics, not logged",
-    "use-v2-block-manager": "there is one block manager",
-    "verbose": "use --log-level debug",
-}
-
-# flag -> (the one value that changes nothing, why others are refused)
-_REFUSED: dict[str, tuple[str | None, str]] = {
-    "enable-expert-parallel": (None, "no model with experts is served"),
-    "kv-cache-dtype": ("auto", "the KV cache has the model's dtype"),
-    "cpu-offload-gb": ("0", "the whole model stays on one device"),
-    "enable-lora": (None, "LoRA adapters are not served"),
-    "lora-modules": (None, "LoRA adapters are not served"),
-    "max-loras": ("1", "LoRA adapters are not served"),
-    "max-lora-rank": ("16", "LoRA adapters are not served"),
-    "limit-mm-per-prompt": (None, "this server reads and writes text only"),
-    "allowed-local-media-path": (None, "this server reads and writes text only"),
-    "tokenizer-mode": ("auto", "the tokenizer is the Hugging Face one"),
-    "runner": ("auto", "one server answers both completions and embeddings"),
-    "convert": ("auto", "one server answers both completions and embeddings"),
-    "task": ("generate", "one server answers both completions and embeddings"),
-    "download-dir": (None, "set HF_HOME to choose where the hub's files lie"),
-    "generation-config": ("auto", "the model's own generation_config.json is used"),
-    "max-num-queued-tokens": (None, "use --max-num-queued-reqs"),
-    "trust-request-chat-template": (None, "a template from a request is never run"),
-}
+from minivllm.vllm_arguments import REFUSED, SPECULATION, WITHOUT_EFFECT
 
 
 class _Note(argparse.Action):
@@ -49,32 +22,47 @@ class _Note(argparse.Action):
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         """Print the warning."""
-        flag = (option_string or "").removeprefix("--")
-        print(f"minivllm.serve: --{flag} has no effect: {_WITHOUT_EFFECT[flag]}.", file=sys.stderr)
+        print(f"minivllm.serve: {option_string} has no effect: {WITHOUT_EFFECT[self.dest]}.", file=sys.stderr)
 
 
 def add_old_spellings(parser: argparse.ArgumentParser) -> None:
-    """Accept flags that do nothing here, with a warning."""
-    for flag in _WITHOUT_EFFECT:
-        parser.add_argument(f"--{flag}", action=_Note, help=argparse.SUPPRESS)
+    """Accept flags that do nothing here, with a warning, and the short way to ask for speculation."""
+    for name in WITHOUT_EFFECT:
+        parser.add_argument(flag_of(name), action=_Note, help=argparse.SUPPRESS)
+    for name in SPECULATION:
+        kind = int if name == "spec_tokens" else str
+        parser.add_argument(flag_of(name), type=kind, help=argparse.SUPPRESS)
 
 
 def add_refused_flags(parser: argparse.ArgumentParser) -> None:
     """Know the flags that are not served, so that they get a sentence."""
-    for flag in refused_flags():
-        keywords = {"nargs": "*", "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
-        parser.add_argument(f"--{flag}", **keywords)  # type: ignore[arg-type]
+    for name in refused_names():
+        parser.add_argument(flag_of(name), nargs="*", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
-def refused_flags() -> dict[str, tuple[str | None, str]]:
+def refused_names() -> list[str]:
     """Those that are not a field of EngineConfig: what the engine learns is no longer refused."""
-    served = {field.name.replace("_", "-") for field in fields(EngineConfig)}
-    return {flag: answer for flag, answer in _REFUSED.items() if flag not in served}
+    served = {field.name for field in fields(EngineConfig)}
+    return [name for name in REFUSED if name not in served]
 
 
-def check_refused(arguments: dict[str, Any]) -> None:
+def check_refused(arguments: Mapping[str, Any]) -> None:
     """Raises ValueError for a flag that is not served, unless its value changes nothing."""
-    for flag, (harmless, why) in refused_flags().items():
-        values = arguments.get(flag.replace("-", "_"))
-        if values is not None and values != [harmless]:
-            raise ValueError(f"--{flag} is not served: {why}")
+    for name in refused_names():
+        if name in arguments:
+            vllm_arguments.check_refused(name, flag_of(name), _value(arguments[name]))
+
+
+def flag_of(name: str) -> str:
+    """enable_lora -> --enable-lora"""
+    return f"--{name.replace('_', '-')}"
+
+
+def _value(words: Sequence[str]) -> Any:
+    """What stood behind a flag: True for nothing, a number where it is one."""
+    if not words:
+        return True
+    try:
+        return json.loads(words[0]) if len(words) == 1 else list(words)
+    except ValueError:
+        return words[0]

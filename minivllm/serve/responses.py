@@ -12,6 +12,28 @@ PromptLogprobs = list[
 ]  # per prompt token: id -> {logprob, rank, decoded_token}
 
 
+class ErrorInfo(BaseModel):
+    """What went wrong, in one sentence, and with which field."""
+
+    message: str
+    type: str
+    param: str | None
+    code: int
+
+
+class ErrorResponse(BaseModel):
+    """Every answer that is not 200, but for that of /health."""
+
+    error: ErrorInfo
+
+
+class HealthResponse(BaseModel):
+    """GET /health: 200 with "ok", or 503 with "dead"."""
+
+    status: Literal["ok", "dead"]
+    version: str
+
+
 class PromptTokensDetails(BaseModel):
     """How many prompt tokens came from the prefix cache."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 from pydantic import BaseModel
 from starlette.responses import Response, StreamingResponse
@@ -17,6 +18,10 @@ from minivllm.serve.errors import error_of
 
 DONE = b"data: [DONE]\n\n"
 COMMENT = b": still here\n\n"
+# For the reference of a route whose answer may also be a stream.
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}
 
 
 def json_response(body: BaseModel) -> Response:

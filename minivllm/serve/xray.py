@@ -31,6 +31,7 @@ from minivllm.events import (
     Preempt,
     Sample,
     Schedule,
+    Trim,
 )
 from minivllm.outputs import EngineStats
 from minivllm.recorder import Recorder
@@ -157,6 +158,12 @@ class XrayFeed:
                 return ["add", self._number(event.request_id), event.num_tokens]
             case Hit() | Alloc() | Free() | Cache():
                 return [event.kind, self._number(event.request_id), list(event.block_ids)]
+            case Trim():
+                return (
+                    ["free", self._number(event.request_id), list(event.block_ids)]
+                    if event.block_ids
+                    else None
+                )
             case Fork():
                 return ["fork", self._number(event.request_id), list(event.block_ids)]
             case Copy():

@@ -21,11 +21,15 @@ VALUES = (
     "outputs",
     "parts",
     "pooling_params",
+    "presets",
     "request",
     "sampling_params",
     "speculative_config",
+    "vllm_arguments",
 )  # plain data
 DIRECTLY_BELOW = {
+    "__main__": "",  # the command `minivllm`: runs the modules of others by name
+    "run_batch": "serve",
     "serve": "async_engine llm course zoo",
     "bench": "async_engine llm viz zoo",
     "zoo": "llm models hardware",

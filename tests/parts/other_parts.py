@@ -160,3 +160,29 @@ def greedy_twin(logits):
 def slot_without_offset(block_tables, rows, positions, block_size):
     """The first slot of the block for all its tokens."""
     return block_tables[rows, positions // block_size].astype("int64") * block_size
+
+
+def attention_without_table(query, key_cache, value_cache, block_tables, seq_lens, query_start_loc, scale):
+    """Reads blocks 0, 1, 2, ... whatever the table says."""
+    from minivllm.attention.blockwise import paged_attention
+
+    in_order = block_tables * 0 + block_tables.new_tensor(range(block_tables.shape[1]))
+    return paged_attention(query, key_cache, value_cache, in_order, seq_lens, query_start_loc, scale)
+
+
+def trim_nothing(pool, table, num_tokens):
+    """Keeps what the drafts were written to."""
+    return table
+
+
+def look_up_nonsense(token_ids, shortest, longest, num_drafts):
+    """Drafts that nobody would say."""
+    return [3] * num_drafts
+
+
+def always_accept(target_probs, draft_probs, draft_token_ids, accept_random):
+    """Whatever was drafted is right."""
+    from minivllm.spec_decode.rejection_sampler import rejection_sample
+
+    rule = rejection_sample(target_probs, draft_probs, draft_token_ids, accept_random)
+    return draft_token_ids >= 0, rule[1]

@@ -116,6 +116,7 @@ def healthy(server):
 # ---- the real engine ----
 
 NUM_BLOCKS = 150  # small, so that many requests at once have to wait or be preempted
+REAL_NAMES = ("tutor", "meta-llama/Llama-2-7b-chat-hf", "Qwen/Qwen2-7B-Instruct")
 
 
 @pytest.fixture(scope="session")
@@ -151,4 +152,4 @@ def offline(engine, questions) -> dict[str, tuple[str, int]]:
 
 @pytest.fixture(scope="session")
 def real(engine, offline, serve):
-    return serve(engine, served_model_names=("tutor",))
+    return serve(engine, served_model_names=REAL_NAMES)

@@ -74,6 +74,7 @@ class FakeEngine:
         self.config = SimpleNamespace(
             model="fake",
             block_size=BLOCK_SIZE,
+            kv_cache_dtype="auto",
             enable_prefix_caching=False,
             max_logprobs=20,
             max_num_seqs=256,

@@ -60,6 +60,7 @@ def test_n(server, value):
     ("fields", "param"),
     [
         ({"temperature": 2.1}, "temperature"),
+        ({"allowed_token_ids": [5] * 300_000}, "allowed_token_ids"),
         ({"temperature": -0.1}, "temperature"),
         ({"top_p": 0}, "top_p"),
         ({"top_p": 1.1}, "top_p"),

@@ -81,12 +81,39 @@ def test_failures_are_counted_and_told(server, capsys):
         (["--dataset-name", "sharegpt", "--dataset-path", "nowhere.json"], "no file"),
         (["--random-range-ratio", "1"], "random_range_ratio"),
         (["--base-url", "nonsense"], "base_url"),
+        (["--backend", "hf"], "backend must be openai or vllm.*bench throughput"),
+        (["--dataset", "nowhere.json"], "no file nowhere.json"),
+        (["--host", "127.0.0.1", "--port", "9"], "http://127.0.0.1:9 cannot be reached"),
         (["--base-url", "http://127.0.0.1:9"], "cannot be reached"),
     ],
 )
 def test_wrong_arguments_get_a_sentence(server, argv, sentence):
     with pytest.raises(SystemExit, match=sentence):
         bench.run(arguments(server.url, *argv))
+
+
+def test_a_plot_without_matplotlib_gets_a_sentence(server, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(SystemExit, match="--plot needs matplotlib: pip install"):
+        bench.run(arguments(server.url, "--plot", "matrix.png"))
+
+
+def test_the_flags_of_older_scripts(server, tmp_path):
+    turns = [{"value": "Who?"}, {"value": "x" * 40}]
+    (tmp_path / "chats.json").write_text(json.dumps([{"conversations": turns}]))
+    port = server.url.rpartition(":")[2]
+    argv = (
+        "--backend",
+        "vllm",
+        "--port",
+        port,
+        "--dataset",
+        str(tmp_path / "chats.json"),
+        "--num-prompts",
+        "2",
+    )
+    result = bench.run(arguments("http://nobody.invalid", *argv))
+    assert (result["completed"], result["total_output_tokens"]) == (2, 20)
 
 
 def test_key_and_path_prefix(fake, serve):

@@ -263,6 +263,7 @@ def start_process(folder, flags):
 def test_process_serves_and_sigterm_ends_it_with_streams_open(start):
     running, url, log = start()
     assert "Serving random: KV cache of 7,000 blocks" in log.read_text()
+    assert log.read_text().count("KV cache") == 1  # said once
     assert re.search(
         r"^INFO: +Model weights: [\d.]+ MB \([\d.]+ MB of float32\)$", log.read_text(), re.MULTILINE
     )

@@ -14,7 +14,9 @@ def courses(draw):
     stops = []
     for number in range(draw(st.integers(1, 12))):
         needs = draw(st.lists(st.integers(0, number - 1), unique=True, max_size=3)) if number else []
-        stops.append(Stop(number, draw(st.text("abc de", min_size=1, max_size=40)), tuple(needs), f"{number}.html"))
+        stops.append(
+            Stop(number, draw(st.text("abc de", min_size=1, max_size=40)), tuple(needs), f"{number}.html")
+        )
     return stops
 
 
@@ -38,7 +40,9 @@ def test_boxes_never_overlap_and_stand_below_what_they_need(stops):
 
 
 def test_the_words_say_the_same_as_the_picture():
-    drawing = prerequisite_map([Stop(0, "First token"), Stop(3, "Fragmentation", (0,), "3.html", "plain Python")])
+    drawing = prerequisite_map(
+        [Stop(0, "First token"), Stop(3, "Fragmentation", (0,), "3.html", "plain Python")]
+    )
     assert drawing.text == "00 First token\n03 Fragmentation (after 00)"
     assert 'href="3.html"' in drawing.to_svg() and "plain Python" in drawing.to_svg()
 

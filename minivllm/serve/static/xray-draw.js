@@ -119,7 +119,8 @@ function stroke(context, lines, colour, width) {
 const BAR_HEIGHT = 120;
 const BAR_WIDTH = 6;
 
-// The steps up to the shown one, each a bar of its requests' tokens; the scale follows the largest, the budget at most.
+// The steps up to the shown one, each a bar of its requests' tokens. The scale follows the largest, the budget at most;
+// a budget that is far above all bars is a dashed line over the scale.
 export function drawBatches(canvas, frames, last, budget) {
   const { context, width } = prepare(canvas, BAR_HEIGHT);
   const steps = frames.slice(0, last + 1).filter((frame) => frame.batch && frame.batch.length);
@@ -127,7 +128,7 @@ export function drawBatches(canvas, frames, last, budget) {
   const sums = shown.map((frame) => frame.batch.reduce((sum, [, count]) => sum + count, 0));
   const top = Math.min(budget, niceCeiling(Math.max(8, ...sums)));
   const base = BAR_HEIGHT - 4;
-  const scale = (base - 14) / top;
+  const scale = (base - 30) / top;
   shown.forEach((frame, i) => {
     let y = base;
     for (const [id, count] of frame.batch) {
@@ -140,6 +141,11 @@ export function drawBatches(canvas, frames, last, budget) {
   });
   const quiet = themed("--quiet");
   const isBudget = top === budget;
+  if (!isBudget) {
+    context.setLineDash([5, 4]);
+    stroke(context, [[0, 13.5, width - 40, 13.5]], themed("--bad"), 1);
+    context.setLineDash([]);
+  }
   stroke(context, [[0, base - top * scale, width - 40, base - top * scale]], isBudget ? themed("--bad") : themed("--line"), 1);
   stroke(context, [[0, base + 0.5, width - 40, base + 0.5]], themed("--line"), 1);
   context.fillStyle = quiet;
@@ -147,6 +153,7 @@ export function drawBatches(canvas, frames, last, budget) {
   context.textAlign = "right";
   context.textBaseline = "middle";
   context.fillText(top.toLocaleString("en"), width, base - top * scale);
+  if (!isBudget) context.fillText(budget.toLocaleString("en"), width, 13.5);
   context.fillText("0", width, base - 3);
 }
 

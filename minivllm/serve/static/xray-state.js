@@ -48,7 +48,8 @@ export class State {
   free(id, table, blocks) {
     const gone = new Set(blocks);
     const left = table.map((block) => (gone.has(block) ? 0 : block)); // behind a sliding window a gap is left
-    if (left.some((block) => block)) this.tables.set(id, left);
+    while (left.length && !left[left.length - 1]) left.pop(); // rejected drafts stood at the end
+    if (left.length) this.tables.set(id, left);
     else this.tables.delete(id);
   }
 
