@@ -421,6 +421,17 @@ def test_without_chunked_prefill_a_threshold_does_not_block_the_queue():
     assert harness.step() == {"a": 40, "b": 40}
 
 
+def test_a_step_leaves_requests_for_the_steps_that_run_beside_it():
+    """With two pipeline stages the first step takes half of those who are there, so that the second has work too."""
+    config = SchedulerConfig(max_num_batched_tokens=64, max_model_len=64, num_micro_batches=2)
+    harness = Harness(config, caching=False)
+    for name in "abcde":
+        harness.add(name, Job((1, 2), 3))
+    assert [set(harness.schedule().num_scheduled_tokens) for _ in range(2)] == [set("abc"), set("de")]
+    harness.finish_step()
+    assert set(harness.schedule().num_scheduled_tokens) == set("abc")
+
+
 def test_no_more_requests_run_than_max_num_seqs():
     harness = Harness(SchedulerConfig(max_num_seqs=2, max_num_batched_tokens=64, max_model_len=64))
     for name in "abc":
@@ -565,3 +576,54 @@ def test_a_full_queue_refuses_all_choices_of_a_call_or_none():
         harness.add("b", Job((1, 2), 5, n=2))
     assert set(harness.scheduler.requests) == {"a", "a.1"}
     harness.add("c", Job((1, 2), 5))
+
+
+# -- what may be cached ---------------------------------------------------------------------------------------
+
+
+def num_cached_blocks(harness):
+    return sum(block.block_hash is not None for block in harness.manager.pool.blocks)
+
+
+def test_accepted_drafts_behind_a_stop_token_are_not_cached():
+    """They were computed, but never said: no request will ever begin with them."""
+    harness = Harness(SchedulerConfig(max_num_batched_tokens=64, max_model_len=64), block_size=2)
+    request = harness.add("a", Job((1, 2, 4), 9, stops=True))
+    harness.scheduler.update_from_output(harness.scheduler.schedule(), {"a": [0]})
+    harness.scheduler.update_draft_token_ids({"a": [STOP, 0, 0]})
+    out = harness.scheduler.schedule()
+    assert out.num_scheduled_tokens["a"] == 4
+    harness.scheduler.update_from_output(out, {"a": [STOP, 0, 0, 1]})
+    assert request.output_token_ids == [0, STOP]
+    assert num_cached_blocks(harness) == 2  # of five known tokens
+
+
+def test_a_block_can_be_found_once_the_step_that_computes_it_has_returned_and_not_before():
+    config = SchedulerConfig(max_num_batched_tokens=4, max_num_seqs=2, max_model_len=64)
+    harness = Harness(config, block_size=4)
+    harness.add("a", Job((1, 2, 4, 0, 1, 1, 2, 2, 0), 2))
+    twin = Request("twin", [1, 2, 4, 0, 1, 1, 2, 2, 0], SamplingParams())
+    harness.schedule()
+    harness.schedule()  # both blocks are under way now
+    for num_found in (0, 1, 2):
+        assert len(harness.manager.get_computed_blocks(twin)) == num_found
+        if harness.in_flight:
+            harness.finish_step()
+
+
+# -- who may draft --------------------------------------------------------------------------------------------
+
+
+def test_drafts_share_the_free_blocks_and_whoever_waits_gets_none():
+    config = SchedulerConfig(max_num_seqs=2, max_num_batched_tokens=64, max_model_len=64)
+    harness = Harness(config, num_blocks=4, block_size=2, caching=False)
+    for name in "abc":
+        harness.add(name, Job((1,), 6))
+    assert harness.step() == {"a": 1, "b": 1}
+    harness.scheduler.update_draft_token_ids({name: [0, 0, 0] for name in ("a", "b", "c", "nobody")})
+    drafts = {name: request.spec_token_ids for name, request in harness.requests.items()}
+    assert drafts == {
+        "a": [0, 0],
+        "b": [],
+        "c": [],
+    }  # two known tokens each in a block, and one block is free

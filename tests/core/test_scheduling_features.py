@@ -67,8 +67,9 @@ def test_whatever_is_switched_on_outputs_stay_and_no_block_is_lost(toy_class, da
             assert request.num_output_tokens == request.max_tokens
 
 
-def test_choices_share_the_prompt_and_copy_one_block_each(toy):
-    t = toy(num_blocks=40, block_size=4)
+@pytest.mark.parametrize("caching", [True, False])
+def test_choices_share_the_prompt_and_copy_one_block_each(toy, caching):
+    t = toy(num_blocks=40, block_size=4, caching=caching)
     first = t.add("a0", range(10), max_tokens=6, seed=0)
     for index in range(1, 5):
         t.add(f"a{index}", range(10), max_tokens=6, seed=index, fork_from=first)
@@ -290,9 +291,9 @@ def test_a_full_swap_space_falls_back_to_recomputing(toy):
     assert t.worker.num_moved["swap_out"] == 0 and t.scheduler.num_preemptions >= 1
 
 
-@pytest.mark.parametrize("swap_per_block, swaps", [(1.0, True), (1.6, False)])
+@pytest.mark.parametrize("swap_per_block, swaps", [(1.0, True), (1.5, False), (1.6, False)])
 def test_auto_swaps_when_moving_blocks_costs_less_than_computing_tokens(swap_per_block, swaps):
-    # 9 tokens in 3 blocks: 2 x 3 x 1.0 = 6 < 9, and 2 x 3 x 1.6 = 9.6 > 9
+    # 9 tokens in 3 blocks: 2 x 3 x 1.0 = 6 < 9, 2 x 3 x 1.5 is as much, and 2 x 3 x 1.6 = 9.6 > 9
     assert PreemptionCosts(1.0, swap_per_block).swap_pays(num_tokens=9, num_blocks=3) is swaps
 
 

@@ -83,6 +83,16 @@ def test_they_are_taken_before_temperature_and_penalties(roomy, tiny, oracle):
     check(output, lambda ids: oracle(tiny, ids), 2, None)
 
 
+def test_of_a_batch_those_who_ask_get_their_own(roomy, tiny, oracle):
+    prompts, asked = [[5, 6, 7], [9, 9], [11, 12], [13]], [None, 2, None, 0]
+    params = [SamplingParams(max_tokens=4, seed=i, ignore_eos=True, logprobs=k) for i, k in enumerate(asked)]
+    for output, k in zip(roomy.generate(prompts, params, use_tqdm=False), asked, strict=True):
+        if k is None:
+            assert output.outputs[0].logprobs is None and output.outputs[0].cumulative_logprob is None
+        else:
+            check(output, lambda ids: oracle(tiny, ids), k, None)
+
+
 def test_minus_one_asks_for_the_whole_vocabulary(tiny):
     llm = LLM(tiny, num_gpu_blocks_override=20, max_logprobs=-1, max_model_len=64)
     (output,) = llm.generate([[5]], SamplingParams(temperature=0, max_tokens=1, logprobs=-1), use_tqdm=False)

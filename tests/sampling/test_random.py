@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minivllm.sampling.random import derive_seed, uniform
+from minivllm.sampling.random import ACCEPT, DRAFT, DRAW, derive_seed, uniform
 
 int64 = st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 3)
 GRID = np.stack(
@@ -15,8 +15,8 @@ GRID = np.stack(
 )  # seeds and positions, 100 000 pairs
 
 
-def grid(seeds=GRID[0], positions=GRID[1]):
-    return uniform(seeds.ravel().astype(np.int64), positions.ravel()).reshape(seeds.shape)
+def grid(seeds=GRID[0], positions=GRID[1], stream=DRAW):
+    return uniform(seeds.ravel().astype(np.int64), positions.ravel(), stream).reshape(seeds.shape)
 
 
 @given(pairs=st.lists(st.tuples(int64, st.integers(0, 2**40)), min_size=1, max_size=20))
@@ -49,6 +49,14 @@ def test_neighbours_know_nothing_of_each_other(step):
     counts = np.histogram2d(u.ravel(), v.ravel(), 20, [(0, 1), (0, 1)])[0]
     assert abs(chi_square(counts, u.size / 400)) < 4
     assert abs(np.corrcoef(u.ravel(), v.ravel())[0, 1]) < 4 / math.sqrt(u.size)
+
+
+@pytest.mark.parametrize("streams", [(DRAW, DRAFT), (DRAW, ACCEPT), (DRAFT, ACCEPT)])
+def test_the_streams_of_a_position_know_nothing_of_each_other(streams):
+    """A draft that is drawn and accepted by one number would be accepted whenever it is likely: not exact."""
+    u, v = (grid(stream=stream) for stream in streams)
+    counts = np.histogram2d(u.ravel(), v.ravel(), 20, [(0, 1), (0, 1)])[0]
+    assert abs(chi_square(counts, u.size / 400)) < 4
 
 
 def test_no_draw_occurs_twice():

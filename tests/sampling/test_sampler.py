@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from minivllm.request import Request
-from minivllm.sampling.logits_processors import Penalties, apply_penalties
+from minivllm.sampling.logits_processors import Penalties, apply_grammar, apply_penalties
 from minivllm.sampling.metadata import SamplingRows
 from minivllm.sampling.sampler import Sampler, apply_min_p, apply_top_k_top_p, draw
 from minivllm.sampling_params import SamplingParams
@@ -41,9 +41,10 @@ def rows(draw):
     )
     stops = draw(st.frozensets(ids, max_size=2))
     assume(not params.allowed_token_ids or set(params.allowed_token_ids) - stops)
-    words = draw(st.lists(st.lists(ids, min_size=1, max_size=3), max_size=2))
-    kwargs = {"stop_token_ids": stops, "bad_words_token_ids": words}
     prompt, output = draw(st.lists(ids, min_size=1, max_size=5)), draw(st.lists(ids, max_size=5))
+    begun = st.builds(lambda k, last: [*(prompt + output)[-k:], last], st.integers(1, 3), ids)
+    words = draw(st.lists(st.lists(ids, min_size=1, max_size=3) | begun, max_size=2))
+    kwargs = {"stop_token_ids": stops, "bad_words_token_ids": words}
     return params, draw(st.integers(-5, 2**63 - 1)), prompt, output, kwargs
 
 
@@ -74,12 +75,47 @@ def test_a_step_may_hold_any_rows_of_the_batch_in_any_order(data, sample):
     assert sample(logits, batch, picked) == alone
 
 
+@given(st.lists(rows(), min_size=1, max_size=5), st.data())
+def test_each_row_of_a_step_brings_its_own_numbers(batch, data):
+    """Also where a row occurs several times, as it does when drafts are verified."""
+    requests = [Request(f"r{i}", prompt, p, seed=s) for i, (p, s, prompt, *_) in enumerate(batch)]
+    picked = data.draw(st.lists(st.integers(0, len(batch) - 1), min_size=1, max_size=8))
+    num_said = data.draw(st.lists(st.integers(0, 9), min_size=len(picked), max_size=len(picked)))
+    num_tokens = np.array([len(batch[r][2]) + n for r, n in zip(picked, num_said, strict=True)])
+    table = SamplingRows(requests, V, torch.device("cpu"))
+    metadata = table.select(np.array(picked), num_tokens, np.zeros((len(batch), 20), dtype=np.int32))
+    params = [batch[row][0] for row in picked]
+    off = {"top_k": V, "top_p": 1.0, "min_p": 0.0}
+    wanted = {
+        "temperature": [p.temperature for p in params],
+        "top_k": [p.top_k if 0 < p.top_k < V else V for p in params],
+        "top_p": [p.top_p for p in params],
+        "min_p": [p.min_p for p in params],
+    }
+    for name, values in wanted.items():
+        column = getattr(metadata, name)
+        assert (set(values) == {off[name]}) if column is None else column.tolist() == pytest.approx(values)
+    assert metadata.seeds.tolist() == [batch[row][1] for row in picked]
+    assert metadata.positions.tolist() == num_said
+
+
 def test_a_penalty_goes_to_its_own_row_wherever_that_stands_in_the_step(sample):
     free = (SamplingParams(temperature=0), 0, [5], [], {})
     punished = (SamplingParams(temperature=0, frequency_penalty=1.0), 0, [5], [0], {})
     logits = [[1.0, 0.5, 0.0, 0.0, 0.0, 0.0]] * 2
     assert sample(logits, [punished, free, free], picked=[2, 0]) == [0, 1]
     assert sample(logits, [free, free, punished], picked=[2, 0]) == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"top_k": V}, {"top_k": V + 5}, {"top_k": -1}, {"logit_bias": {}}], ids=str
+)
+def test_what_no_row_uses_costs_no_pass(fields):
+    """A top_k of all tokens, or of more than there are, drops nothing; then nothing is sorted either."""
+    table = SamplingRows([Request("r", [0], SamplingParams(**fields))] * 2, V, torch.device("cpu"))
+    metadata = table.select(np.arange(2), np.array([1, 1]))
+    for name in ("top_k", "top_p", "min_p", "forbidden", "allowed", "bias", "penalties", "grammar"):
+        assert getattr(metadata, name) is None, name
 
 
 def kept(logits):
@@ -215,6 +251,19 @@ def test_penalties_by_hand():
     logits = torch.tensor([[3.0, -3.0, 3.0, -3.0, 3.0]] * 2)
     expected = [logits[0].tolist(), [1.5, -6.0, 1.5 - 0.75, -6.0 - 1.25, 3.0]]
     assert apply_penalties(logits, penalties).tolist() == expected
+
+
+@given(st.lists(logit_rows, min_size=1, max_size=4), st.data())
+def test_a_grammar_binds_its_own_rows_and_no_other(logits, data):
+    rows = data.draw(st.permutations(range(len(logits))))
+    rows = rows[: data.draw(st.integers(1, len(rows)))]
+    allowed = [data.draw(st.sets(ids)) for _ in rows]
+    masks = torch.tensor([[token in tokens for token in range(V)] for tokens in allowed])
+    result = apply_grammar(torch.tensor(logits), torch.tensor(rows), masks)
+    by_row = dict(zip(rows, allowed, strict=True))
+    for row, values in enumerate(logits):
+        may = by_row.get(row, range(V))
+        assert result[row].tolist() == [x if i in may else -math.inf for i, x in enumerate(values)]
 
 
 def test_the_bias_comes_before_the_penalties(sample):

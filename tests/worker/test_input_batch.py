@@ -34,6 +34,7 @@ def check(batch, model):
         assert batch.num_tokens[row] == len(tokens)
         assert batch.token_ids[row, : len(tokens)].tolist() == tokens
         assert batch.block_tables[row].tolist() == blocks
+        assert batch.num_rejected[row] == batch.requests[row].num_rejected_drafts == len(blocks) + ord(name)
 
 
 @given(operations)
@@ -52,7 +53,9 @@ def test_rows_follow_their_requests(operations):
         elif name == "add" and arguments[0] not in model and len(model) < MAX_SEQS:
             tokens = list(arguments[1])
             blocks = [7 + i for i in range(-(-len(tokens) // B))]
-            batch.add(Request(arguments[0], tokens, SamplingParams()), tokens, blocks)
+            request = Request(arguments[0], tokens, SamplingParams())
+            request.num_rejected_drafts = MAX_LEN // B + ord(arguments[0])  # another one for each name
+            batch.add(request, tokens, blocks)
             model[arguments[0]] = (tokens, blocks + [0] * (MAX_LEN // B - len(blocks)))
         elif name == "remove":
             batch.remove(arguments[0])
