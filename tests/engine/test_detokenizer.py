@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from minivllm.detokenizer import MAX_WINDOW, IncrementalDetokenizer
+from minivllm.detokenizer import MAX_PENDING, MAX_WINDOW, IncrementalDetokenizer
 
 CORPUS = [
     "the cat sat on the mat, the end. " * 3,
@@ -154,6 +154,13 @@ def test_a_row_of_broken_bytes_of_any_length_is_followed_by_good_text(tokenizer,
 def test_a_character_is_shown_with_its_last_byte_and_not_later():
     ids = BYTE_LEVEL[258].encode("a🙂b", add_special_tokens=False)
     assert stream(BYTE_LEVEL[258], [[i] for i in ids]) == ["a", "", "", "", "🙂", "b"]
+
+
+@pytest.mark.parametrize("token", [0xC3, 0x80], ids=["a character begins", "one goes on"])
+def test_broken_bytes_are_shown_when_as_many_wait_as_no_character_has(token):
+    detokenizer = IncrementalDetokenizer(FALLBACK, ())
+    waiting = [detokenizer.append([token]) for _ in range(MAX_PENDING)]
+    assert waiting[:-1] == [""] * (MAX_PENDING - 1) and set(waiting[-1]) == {"\ufffd"}
 
 
 def test_a_character_after_broken_bytes_is_not_lost():
