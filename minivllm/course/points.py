@@ -11,7 +11,12 @@ from typing import Any
 
 from minivllm.course.catalogue import Exercise
 
-NOTHING_FOUND: dict[str, Any] = {"outcome": "red", "tiers": [], "law": None, "finding": "The check did not come to its end."}
+NOTHING_FOUND: dict[str, Any] = {
+    "outcome": "red",
+    "tiers": [],
+    "law": None,
+    "finding": "The check did not come to its end.",
+}
 
 
 def points(exercise: Exercise, outcome: str, tiers: Sequence[str]) -> int:
