@@ -13,6 +13,7 @@ from minivllm.bench import (
     parallel,
     picture,
     prefix_caching,
+    profile,
     quantization,
     report,
     scheduler_cost,
@@ -35,6 +36,7 @@ COMMANDS = {
     "serve": serve,
     "parallel": parallel,
     "picture": picture,
+    "profile": profile,
     "scheduler-cost": scheduler_cost,
     "allocator-cost": allocator_cost,
 }
