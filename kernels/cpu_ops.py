@@ -20,7 +20,7 @@ _SIGNATURES = {
     "paged_attention_float32": (*[_POINTER] * 8, _FLOAT),
     "paged_attention_bfloat16": (*[_POINTER] * 8, _FLOAT),
     "rms_norm": (*[_POINTER] * 6, _FLOAT),
-    "rotary": (_POINTER,) * 4,
+    "rotary": (_POINTER,) * 5,
     "silu_and_mul": (_POINTER,) * 3,
     "reshape_and_cache": (_POINTER,) * 6,
 }
@@ -147,13 +147,14 @@ def add_rms_norm_cpp(x: Tensor, residual: Tensor, weight: Tensor, eps: float) ->
 
 def _norm_sizes(x: Tensor) -> ctypes.Array[ctypes.c_long]:
     groups = 1 if x.dim() == 2 else x.shape[1]
-    return _SIZES[5](len(x), groups, x.shape[-1], x.stride(0), torch.get_num_threads())
+    width = x.shape[-1]
+    return _SIZES[6](len(x), groups, width, x.stride(0), groups * width, torch.get_num_threads())
 
 
 def rotary_cpp(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate x [T, heads, D] float32, in place, by cos and sin [T, 1, D]. A token's elements lie together."""
     sizes = _SIZES[6](*x.shape, x.stride(0), cos.stride(0), torch.get_num_threads())
-    _functions()["rotary"](x.data_ptr(), cos.data_ptr(), sin.data_ptr(), sizes)
+    _functions()["rotary"](x.data_ptr(), cos.data_ptr(), sin.data_ptr(), None, sizes)
     return x
 
 

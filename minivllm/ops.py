@@ -6,11 +6,11 @@ are the choice, and the plain torch form of the small operations. The kernels ar
 that whoever runs on torch alone never waits for Triton.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,9 @@ from torch import Tensor
 
 from minivllm.attention import naive, paged
 from minivllm.attention.metadata import AttentionMetadata, LayerKVCache
+
+if TYPE_CHECKING:
+    from minivllm.kernels.cpu_decoder import CpuDecoder
 
 ATTENTION_BACKENDS = ("auto", "torch", "naive", "triton", "cpp")
 
@@ -272,3 +275,25 @@ def silu_and_mul(x: Tensor) -> Tensor:
         return silu_and_mul_cpp(x)
     gate, up = x.chunk(2, -1)
     return F.silu(gate).mul_(up)
+
+
+def fused_decoder(
+    layers: Sequence[Mapping[str, Any]],
+    final_norm: Tensor,
+    angles: Tensor,
+    heads: tuple[int, int, int],
+    *,
+    eps: float,
+    scale: float,
+    max_tokens: int,
+) -> "CpuDecoder":
+    """All layers of a decoder as one call in C++; needs `has_cpp()`. What layers hold: kernels/cpu_decoder.py.
+
+    heads: (H, K, D). max_tokens: of a call.
+    """
+    from minivllm.kernels.cpu_decoder import CpuDecoder, DecoderShape, LayerWeights
+
+    weights = [LayerWeights(**layer) for layer in layers]
+    hidden, inner = weights[0].down.shape
+    shape = DecoderShape(hidden, *heads, inner, eps, scale)
+    return CpuDecoder(shape, weights, final_norm, angles, max_tokens)

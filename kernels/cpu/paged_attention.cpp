@@ -16,6 +16,7 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels.h"
 #include "vector.h"
 
 namespace {
