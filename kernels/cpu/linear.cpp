@@ -41,7 +41,8 @@ extern "C" void packed_linear(float* y, const float* x, const float* packed, con
         float* target = columns == PANEL ? y + first * out + panel * PANEL : tile;
         const long target_stride = columns == PANEL ? out : PANEL;
         for (long i = 0; i < rows; i++) memcpy(target + i * target_stride, start, sizeof start);
-        multiply(target, target_stride, x + first * in, in, packed + panel * in * PANEL, PANEL, in, rows);
+        const Strided weight{packed + panel * in * PANEL, PANEL};
+        multiply(target, target_stride, x + first * in, in, weight, in, rows);
         if (target == tile)
             for (long i = 0; i < rows; i++)
                 std::copy_n(tile + i * PANEL, columns, y + (first + i) * out + panel * PANEL);

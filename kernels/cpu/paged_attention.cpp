@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <type_traits>
 #include <vector>
 
 #include "kernels.h"
@@ -52,6 +53,7 @@ long round_up(long n, long multiple) { return (n + multiple - 1) / multiple * mu
 struct Scratch {
     long width;  // of a padded head
     std::vector<float> query, keys, turned, values, scores, sums, highest, total;
+    const float *key_rows[SPAN], *value_rows[SPAN];  // of a tile: in the cache, or copied into keys and values
     Scratch(long head_size, long rows)
         : width(round_up(head_size, PANEL)),
           query(rows * width),
@@ -64,52 +66,62 @@ struct Scratch {
           total(rows) {}
 };
 
-// Copy the keys and values of positions [start, start + count) out of their blocks, as float32.
+// Where a row of the tile can be read as float32 in whole panels: where it lies, or in a copy of it.
+template <typename T>
+const float* readable(const T* row, float* copy, long size, long width) {
+    if constexpr (std::is_same_v<T, float>)
+        if (size == width) {
+            for (long d = 0; d < size; d += 16) __builtin_prefetch(row + d);  // all of a tile is on its way before the first
+            return row;
+        }
+    for (long d = 0; d < size; d++) copy[d] = widen(row[d]);
+    return copy;
+}
+
+// Find the keys and values of positions [start, start + count) through the block table.
 template <typename T>
 void read_tile(const Batch<T>& batch, const Item& item, long start, long count, Scratch& s) {
     const int32_t* table = batch.block_tables + item.request * batch.table_stride;
-    const long step = batch.num_kv_heads * batch.head_size;
+    const long size = batch.head_size, step = batch.num_kv_heads * size;
     long block = start / batch.block_size, offset = start % batch.block_size;
     for (long i = 0; i < count; i++) {
-        const long slot = table[block] * batch.block_size + offset;
-        const long place = slot * step + item.kv_head * batch.head_size;
-        const T* key = batch.keys + place;
-        const T* value = batch.values + place;
-        for (long d = 0; d < batch.head_size; d++) s.keys[i * s.width + d] = widen(key[d]);
-        for (long d = 0; d < batch.head_size; d++) s.values[i * s.width + d] = widen(value[d]);
+        const long place = (table[block] * batch.block_size + offset) * step + item.kv_head * size;
+        s.key_rows[i] = readable(batch.keys + place, &s.keys[i * s.width], size, s.width);
+        s.value_rows[i] = readable(batch.values + place, &s.values[i * s.width], size, s.width);
         if (++offset == batch.block_size) offset = 0, block++;
     }
+    std::fill(s.key_rows + count, s.key_rows + SPAN, s.key_rows[0]);  // read, but never looked at
 }
 
-// scores [rows, SPAN] of the tile that lies in the scratch. What stands behind `count` is masked later.
+// scores [rows, SPAN] of the tile. What stands behind `count` is masked later.
 void multiply_keys(Scratch& s, long rows, long head_size, long count) {
-    if (rows <= FEW_ROWS) {
-        for (long row = 0; row < rows; row++)
-            for (long i = 0; i < count; i++) {
-                Floats product{};
-                for (long d = 0; d < s.width; d += LANES)
-                    product += load(&s.query[row * s.width + d]) * load(&s.keys[i * s.width + d]);
-                s.scores[row * SPAN + i] = sum(product);
-            }
+    if (rows > FEW_ROWS) {
+        for (long i = 0; i < count; i++)
+            for (long d = 0; d < head_size; d++) s.turned[d * SPAN + i] = s.key_rows[i][d];
+        std::fill_n(s.scores.begin(), rows * SPAN, 0.0f);
+        for (long i = 0; i < count; i += PANEL)
+            multiply(&s.scores[i], SPAN, s.query.data(), s.width, Strided{&s.turned[i], SPAN}, head_size, rows);
         return;
     }
-    for (long i = 0; i < count; i++)
-        for (long d = 0; d < head_size; d++) s.turned[d * SPAN + i] = s.keys[i * s.width + d];
-    std::fill_n(s.scores.begin(), rows * SPAN, 0.0f);
-    for (long i = 0; i < SPAN; i += PANEL)
-        multiply(&s.scores[i], SPAN, s.query.data(), s.width, &s.turned[i], SPAN, head_size, rows);
+    for (long row = 0; row < rows; row++) {
+        const float* query = &s.query[row * s.width];
+        for (long first = 0; first < count; first += LANES) {
+            Floats products[LANES] = {};
+            for (int i = 0; i < LANES; i++)
+                for (long d = 0; d < s.width; d += LANES)
+                    products[i] += load(query + d) * load(s.key_rows[first + i] + d);
+            store(&s.scores[row * SPAN + first], sum_each(products));
+        }
+    }
 }
 
 // Turn a row's scores into weights, of which those outside [low, high) are 0, and let what was summed so far shrink.
 void weigh(Scratch& s, long row, long low, long high) {
     float* scores = &s.scores[row * SPAN];
-    for (long i = 0; i < SPAN; i++)
-        if (i < low || i >= high) scores[i] = NEVER;
+    for (long i = 0; i < low && i < SPAN; i++) scores[i] = NEVER;
+    for (long i = std::max(0L, high); i < SPAN; i++) scores[i] = NEVER;
     Floats top = load(scores);
-    for (long i = LANES; i < SPAN; i += LANES) {
-        const Floats next = load(scores + i);
-        top = next > top ? next : top;
-    }
+    for (long i = LANES; i < SPAN; i += LANES) top = larger(load(scores + i), top);
     const float before = s.highest[row], here = largest(top);
     const float now = before > here ? before : here;  // NaN, if there is one: it must not vanish
     if (now == NEVER) {  // it has seen nothing yet
@@ -154,7 +166,7 @@ void attend(const Batch<T>& batch, const Item& item, Scratch& s) {
             weigh(s, row, low, position + 1 - start);
         }
         for (long d = 0; d < s.width; d += PANEL)
-            multiply(&s.sums[d], s.width, s.scores.data(), SPAN, &s.values[d], s.width, count, rows);
+            multiply(&s.sums[d], s.width, s.scores.data(), SPAN, Scattered{s.value_rows, d}, count, rows);
     }
     for (long row = 0; row < rows; row++) {
         T* out = batch.out + ((begin + item.first + row / group) * batch.num_heads) * size;
