@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -118,7 +119,7 @@ def _build(compiler: str, target: Path) -> ctypes.CDLL:
 
 
 def _keep(built: Path, target: Path) -> Path:
-    """Move the library to where the next process finds it. A folder that cannot be written is no obstacle to this one."""
+    """Move the library to where the next process finds it. Where that cannot be, this one still runs."""
     partial = target.with_name(f"{target.name}.{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +127,8 @@ def _keep(built: Path, target: Path) -> Path:
         partial.replace(target)
     except OSError as error:
         logger.warning("The C++ kernels cannot be kept (%s): every start builds them again", error)
-        partial.unlink(missing_ok=True) if os.access(target.parent, os.W_OK) else None
+        with suppress(OSError):  # as little can be removed there, perhaps
+            partial.unlink()
         return built
     return target
 

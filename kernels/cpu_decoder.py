@@ -52,23 +52,19 @@ class DecoderShape:
     scale: float
 
 
+_SIZES = """layers hidden heads kv_heads head_size inner block_size threads tokens requests table_stride"""
+_ADDRESSES = (
+    """stream branch normed wide narrow positions slots angles block_tables query_start_loc seq_lens"""
+)
+
+
 class _Sizes(ctypes.Structure):
-    _fields_ = [
-        (name, _LONG)
-        for name in (
-            "layers hidden heads kv_heads head_size inner block_size threads tokens requests table_stride"
-        ).split()
-    ]
+    _fields_ = [(name, _LONG) for name in _SIZES.split()]
 
 
 class _Step(ctypes.Structure):
     _fields_ = [
-        *(
-            (name, _POINTER)
-            for name in (
-                "stream branch normed wide narrow positions slots angles block_tables query_start_loc seq_lens"
-            ).split()
-        ),
+        *((name, _POINTER) for name in _ADDRESSES.split()),
         ("eps", ctypes.c_float),
         ("scale", ctypes.c_float),
     ]
@@ -162,7 +158,5 @@ class CpuDecoder:
         step.positions, step.slots = positions.data_ptr(), slot_mapping.data_ptr()
         step.block_tables, step.seq_lens = block_tables.data_ptr(), seq_lens.data_ptr()
         step.query_start_loc = query_start_loc.data_ptr()
-        self._forward(
-            ctypes.byref(sizes), ctypes.byref(step), self._layers.ctypes.data, self._final_norm
-        )
+        self._forward(ctypes.byref(sizes), ctypes.byref(step), self._layers.ctypes.data, self._final_norm)
         return normed

@@ -106,7 +106,10 @@ def reshape_and_cache_cpp(
     """
     num_bytes = key.element_size()
     sizes = _SIZES[4](
-        len(key), key.shape[1] * key.shape[2] * num_bytes, key.stride(0) * num_bytes, value.stride(0) * num_bytes
+        len(key),
+        key.shape[1] * key.shape[2] * num_bytes,
+        key.stride(0) * num_bytes,
+        value.stride(0) * num_bytes,
     )
     _functions()["reshape_and_cache"](
         key.data_ptr(),
@@ -124,9 +127,7 @@ def rms_norm_cpp(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     A token's elements lie together, tokens may be any distance apart.
     """
     out = torch.empty(x.shape)
-    _functions()["rms_norm"](
-        out.data_ptr(), None, x.data_ptr(), None, weight.data_ptr(), _norm_sizes(x), eps
-    )
+    _functions()["rms_norm"](out.data_ptr(), None, x.data_ptr(), None, weight.data_ptr(), _norm_sizes(x), eps)
     return out
 
 

@@ -72,8 +72,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def requests_of(name: str, repetition: int) -> list[BenchRequest]:
     """The requests of a workload; token ids differ in each repetition, lengths do not."""
     if name == "single":
-        tokens = workload.shared_prefix(1, 256, repetition, shared=48, own=16, output=128)
-        return tokens
+        return workload.shared_prefix(1, 256, repetition, shared=48, own=16, output=128)
     if name == "shared-prefix":
         return workload.shared_prefix(32, 256, repetition)
     return workload.mixed(64, 256, repetition)

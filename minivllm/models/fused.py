@@ -70,7 +70,9 @@ def can_fuse(model: DecoderModel) -> bool:
     if sum(p.numel() for layer in layers for p in layer.parameters()) > MAX_PARAMETERS:
         return False
     ordinary = all(type(linear.method) is UnquantizedLinear for linear in linears)
-    return ordinary and len(linears) == 4 * len(layers) and all(hasattr(la.mlp, "gate_up_proj") for la in layers)
+    return (
+        ordinary and len(linears) == 4 * len(layers) and all(hasattr(la.mlp, "gate_up_proj") for la in layers)
+    )
 
 
 def _layers(model: DecoderModel) -> list[DecoderLayer]:
@@ -86,17 +88,17 @@ def _weights(layer: DecoderLayer) -> dict[str, Tensor | int | None]:
     def bias(linear: Linear) -> Tensor | None:
         return None if linear.bias is None else linear.bias.data
 
-    return dict(
-        input_norm=layer.input_layernorm.weight.data,
-        qkv=weight(attention.qkv_proj),
-        qkv_bias=bias(attention.qkv_proj),
-        qk_norm=None if attention.qk_norm is None else attention.qk_norm.weight.data,
-        o=weight(attention.o_proj),
-        o_bias=bias(attention.o_proj),
-        post_norm=layer.post_attention_layernorm.weight.data,
-        gate_up=weight(mlp.gate_up_proj),
-        gate_up_bias=bias(mlp.gate_up_proj),
-        down=weight(mlp.down_proj),
-        down_bias=bias(mlp.down_proj),
-        window=attention.attn.window,
-    )
+    return {
+        "input_norm": layer.input_layernorm.weight.data,
+        "qkv": weight(attention.qkv_proj),
+        "qkv_bias": bias(attention.qkv_proj),
+        "qk_norm": None if attention.qk_norm is None else attention.qk_norm.weight.data,
+        "o": weight(attention.o_proj),
+        "o_bias": bias(attention.o_proj),
+        "post_norm": layer.post_attention_layernorm.weight.data,
+        "gate_up": weight(mlp.gate_up_proj),
+        "gate_up_bias": bias(mlp.gate_up_proj),
+        "down": weight(mlp.down_proj),
+        "down_bias": bias(mlp.down_proj),
+        "window": attention.attn.window,
+    }
