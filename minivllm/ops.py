@@ -132,9 +132,10 @@ def has_cpp() -> bool:
 def _cpp_write(key: Tensor, value: Tensor, kv_cache: LayerKVCache, slot_mapping: Tensor) -> None:
     from minivllm.kernels.cpu_ops import reshape_and_cache_cpp
 
-    if kv_cache.key.dtype != key.dtype:  # the kernels round to no other type
-        return paged.reshape_and_cache(key, value, kv_cache, slot_mapping)
-    reshape_and_cache_cpp(key, value, kv_cache.key, kv_cache.value, slot_mapping)
+    if kv_cache.key.dtype == key.dtype:
+        reshape_and_cache_cpp(key, value, kv_cache.key, kv_cache.value, slot_mapping)
+    else:  # rounding is torch's
+        paged.reshape_and_cache(key, value, kv_cache, slot_mapping)
 
 
 def _cpp_attention(

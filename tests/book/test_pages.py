@@ -36,7 +36,9 @@ class Page(HTMLParser):
 def built(tmp_path_factory):
     out = tmp_path_factory.mktemp("book")
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", "book", "-d", out / "trees"]
-    done = subprocess.run([*command, ".", out / "html"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, ".", out / "html"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return out / "html"
 

@@ -102,10 +102,13 @@ def test_other_types_backends_and_large_steps_go_layer_by_layer(folder, monkeypa
     assert load(folder, dtype=torch.bfloat16).fused is None
     assert load(folder, "naive").fused is None
     model = load(folder)
+    caches = [LayerKVCache(*torch.zeros(2, 1, 1, 1, 1))]
     with torch.inference_mode():
-        assert model.fused.takes(torch.zeros(MAX_TOKENS, 24))
-        assert not model.fused.takes(torch.zeros(MAX_TOKENS + 1, 24))
-    assert not model.fused.takes(torch.zeros(1, 24)), "gradients are wanted"
+        assert model.fused.takes(torch.zeros(MAX_TOKENS, 24), caches)
+        assert not model.fused.takes(torch.zeros(MAX_TOKENS + 1, 24), caches)
+        eight_bits = [LayerKVCache(*(cache.to(torch.float8_e4m3fn) for cache in caches[0]))]
+        assert not model.fused.takes(torch.zeros(1, 24), eight_bits)
+    assert not model.fused.takes(torch.zeros(1, 24), caches), "gradients are wanted"
     monkeypatch.setattr("minivllm.models.fused.MAX_PARAMETERS", 100)
     assert load(folder).fused is None
 
