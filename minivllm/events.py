@@ -103,6 +103,26 @@ class Free(Event):
 
 
 @dataclass(frozen=True)
+class Draft(Event):
+    """Tokens that somebody has guessed for a request; this step computes them like any others, to verify them."""
+
+    request_id: str
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Trim(Event):
+    """Only a request's first `num_tokens` tokens count: it gave back the blocks behind them, in this order.
+
+    Behind them were rejected drafts, and what a draft model has written ahead.
+    """
+
+    request_id: str
+    num_tokens: int
+    block_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Queue(Event):
     """The free queue after a change, the next victim first. Recorded only on demand, as it is long."""
 
@@ -154,6 +174,8 @@ KINDS: dict[str, type[Event]] = {
         Cache,
         Evict,
         Free,
+        Draft,
+        Trim,
         Queue,
         Schedule,
         Preempt,
@@ -187,6 +209,10 @@ class State:
                 table[table.index(event.source)] = event.target
             case Free():
                 self._free(event)
+            case Trim():
+                table = self.tables[event.request_id]
+                del table[len(table) - len(event.block_ids) :]
+                self.num_tokens[event.request_id] = event.num_tokens
             case Cache():
                 self.cached.update(event.block_ids)
             case Evict():

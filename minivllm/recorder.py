@@ -15,6 +15,7 @@ from minivllm.events import (
     Alloc,
     Cache,
     Copy,
+    Draft,
     Event,
     EventLog,
     Evict,
@@ -26,6 +27,7 @@ from minivllm.events import (
     Queue,
     Sample,
     Schedule,
+    Trim,
     Write,
 )
 from minivllm.request import Request
@@ -85,6 +87,7 @@ class Recorder:
         self._wrap(manager, "allocate_slots", after=self._allocated)
         self._wrap(manager, "fork", after=self._forked)
         self._wrap(manager, "free", after=lambda _, request: self._compare(request.request_id))
+        self._wrap(manager, "trim", after=self._trimmed)
         self._wrap(
             manager, "cache_blocks", after=lambda _, request, *__: self._look_for_cached(request.request_id)
         )
@@ -97,6 +100,9 @@ class Recorder:
         def scheduled(output: SchedulerOutput) -> None:
             for request_id in output.preempted_request_ids:
                 self._put(Preempt(self.step, request_id))
+            for request_id, token_ids in output.spec_token_ids.items():
+                if token_ids:
+                    self._put(Draft(self.step, request_id, tuple(token_ids)))
             self._put(
                 Schedule(
                     self.step,
@@ -176,6 +182,15 @@ class Recorder:
         self._compare(request.request_id)
         start = request.num_computed_tokens or len(computed_blocks) * self.log.block_size
         self._put(Write(self.step, request.request_id, start, start + num_new_tokens))
+
+    def _trimmed(self, _: None, request: Request) -> None:
+        """What counts of the request has become shorter, and its table perhaps, too."""
+        old, new = self._tables[request.request_id], self._manager.block_ids(request.request_id)
+        self._tables[request.request_id] = new
+        gone = tuple(reversed(old[len(new) :]))
+        self._put(Trim(self.step, request.request_id, request.num_computed_tokens, gone))
+        if gone:
+            self._look_at_queue()
 
     def _forked(self, _: None, parent: Request, child: Request, num_tokens: int) -> None:
         block_ids = self._manager.block_ids(child.request_id)

@@ -17,6 +17,7 @@ from minivllm.core.block_table import BlockTable, cdiv
 from minivllm.core.integrity import check_integrity
 from minivllm.core.prefix_cache import find_longest_cache_hit, hash_block_tokens
 from minivllm.core.request_hashes import RequestHashes
+from minivllm.core.rollback import trim_table
 from minivllm.core.scheduler_output import BlockOperations
 from minivllm.core.sharing import copy_on_write, fork_table, shared_blocks
 from minivllm.core.step_checks import check_references
@@ -74,6 +75,7 @@ class KVCacheManager:
         self._fork_table = parts.fork_table or fork_table
         self._shared_blocks = parts.shared_blocks or shared_blocks
         self._copy_on_write = parts.copy_on_write or copy_on_write
+        self._trim_table = parts.trim_table or trim_table
         self._find_longest_cache_hit = parts.find_longest_cache_hit or find_longest_cache_hit
         self.swap_space = SwapSpace(num_swap_blocks)
         self.stats = PrefixCacheStats()
@@ -179,12 +181,7 @@ class KVCacheManager:
         The worker is not told: it never looks behind the computed tokens, and the next allocation names the new blocks.
         """
         table = self._tables[request.request_id]
-        num_kept = cdiv(request.num_computed_tokens, self.block_size)
-        if num_kept < len(table):
-            kept = self._new_table(self.block_size)
-            kept.append(table[:num_kept])
-            self._tables[request.request_id] = kept
-            self.pool.free_blocks(reversed(table[num_kept:]))
+        self._tables[request.request_id] = self._trim_table(self.pool, table, request.num_computed_tokens)
 
     def record_lookup(self, request: Request, num_hit_tokens: int) -> None:
         """Count a prefix-cache look-up that led to an admission."""

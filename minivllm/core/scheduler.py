@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from minivllm.core.kv_cache_manager import KVCacheManager, Start
 from minivllm.core.policies import POLICIES
+from minivllm.core.rollback import num_rejected
 from minivllm.core.scheduler_output import NewRequestData, RequestUpdate, SchedulerOutput, StepBuilder
 from minivllm.core.spec_decode_stats import SpecDecodeStats
 from minivllm.core.static_batch import StaticBatch
@@ -391,14 +392,14 @@ class Scheduler:
                     self._release(request)
                 continue
             sampled = sampled_token_ids.get(request_id, ())
-            num_rejected = self._take_back_rejected(request, scheduler_output, len(sampled))
-            num_computed = scheduler_output.num_computed_tokens[request_id] + num_scheduled - num_rejected
+            rejected = self._take_back_rejected(request, scheduler_output, len(sampled))
+            num_computed = scheduler_output.num_computed_tokens[request_id] + num_scheduled - rejected
             new_token_ids = sampled if request.is_beam else self._append_tokens(request, sampled)
             self.kv_cache_manager.cache_blocks(request, min(num_computed, request.num_tokens))
             if request.status.is_finished:
                 self._release(request)
                 finished.append(request)
-            elif num_rejected or request_id in scheduler_output.num_lookahead_tokens:
+            elif rejected or request_id in scheduler_output.num_lookahead_tokens:
                 self.kv_cache_manager.trim(request)
             if new_token_ids:
                 updates.append(RequestUpdate(request, new_token_ids))
@@ -413,11 +414,11 @@ class Scheduler:
         request.spec_token_ids = []  # those that were not scheduled, too: they were guessed for another position
         if not num_drafts:
             return 0
-        num_rejected = num_drafts + 1 - num_sampled
-        self.spec_decode_stats.observe(num_drafts, num_drafts - num_rejected)
-        request.num_rejected_drafts += num_rejected
-        request.num_computed_tokens -= num_rejected
-        return num_rejected
+        rejected = num_rejected(num_drafts, num_sampled)
+        self.spec_decode_stats.observe(num_drafts, num_drafts - rejected)
+        request.num_rejected_drafts += rejected
+        request.num_computed_tokens -= rejected
+        return rejected
 
     def _append_tokens(self, request: Request, sampled: Sequence[int]) -> Sequence[int]:
         for index, token_id in enumerate(sampled):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from minivllm.layers.context import LayerContext
 from minivllm.layers.linear_method import Shard
 from minivllm.layers.weights import CheckpointTensor, WeightSlot
+from minivllm.parallel.plan import share_heads
 
 
 class Linear(nn.Module):
@@ -89,16 +90,14 @@ class QKVParallelLinear(Linear):
         context: LayerContext,
     ) -> None:
         tp = context.tp
-        self.num_heads = tp.divide(num_heads, "num_attention_heads")
-        if tp.size % num_kv_heads:  # more kv heads than ranks, or as many
-            self.num_kv_heads, first_kv = tp.divide(num_kv_heads, "num_key_value_heads"), tp.rank
-        else:
-            self.num_kv_heads, first_kv = 1, tp.rank * num_kv_heads // tp.size
-        q, kv = self.num_heads * head_dim, self.num_kv_heads * head_dim
-        kv_total, kv_start = num_kv_heads * head_dim, first_kv * kv
+        share = share_heads(num_heads, num_kv_heads, tp.rank, tp.size)
+        self.num_heads, self.num_kv_heads = share.num_heads, share.num_kv_heads
+        q, kv = share.num_heads * head_dim, share.num_kv_heads * head_dim
+        q_start, kv_start = share.first_head * head_dim, share.first_kv_head * head_dim
+        kv_total = num_kv_heads * head_dim
         self.sizes = (q, kv, kv)
         shards = [
-            Shard("q_proj", num_heads * head_dim, hidden_size, tp.rank * q, q, 0, hidden_size, 0),
+            Shard("q_proj", num_heads * head_dim, hidden_size, q_start, q, 0, hidden_size, 0),
             Shard("k_proj", kv_total, hidden_size, kv_start, kv, 0, hidden_size, q),
             Shard("v_proj", kv_total, hidden_size, kv_start, kv, 0, hidden_size, q + kv),
         ]

@@ -22,7 +22,9 @@ def _mix(z: np.ndarray) -> np.ndarray:
 
 
 # Streams: a position may need several numbers that know nothing of one another.
-DRAW, DRAFT, ACCEPT = 0, 1, 2  # for the token itself, for a draft model's guess, for accepting a draft
+DRAW = 0  # for the token itself
+DRAFT = 1  # for a draft model's guess
+ACCEPT = 2  # for accepting a draft
 
 
 def uniform(seeds: np.ndarray, positions: np.ndarray, stream: int = DRAW) -> np.ndarray:

@@ -6,6 +6,7 @@ import torch
 
 from minivllm.config import EngineConfig, ModelConfig
 from minivllm.ops import AttentionBackend
+from minivllm.parts import REFERENCE, Parts
 from minivllm.sampling.sampler import Sampler
 from minivllm.spec_decode.ngram_proposer import NgramProposer
 from minivllm.spec_decode.proposer import Proposer
@@ -18,6 +19,7 @@ def make_proposer(
     device: torch.device,
     backend: AttentionBackend,
     sampler: Sampler,
+    parts: Parts = REFERENCE,
 ) -> Proposer | None:
     """None = nobody drafts.
 
@@ -29,7 +31,7 @@ def make_proposer(
         return None
     if speculation.method == "ngram":
         assert speculation.prompt_lookup_min is not None and speculation.prompt_lookup_max is not None
-        return NgramProposer(speculation.prompt_lookup_min, speculation.prompt_lookup_max)
+        return NgramProposer(speculation.prompt_lookup_min, speculation.prompt_lookup_max, parts.look_up)
     from minivllm.spec_decode.draft_model import load_draft_model
 
     return load_draft_model(config, model_config, dtype, device, backend, sampler)

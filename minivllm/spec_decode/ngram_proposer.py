@@ -6,7 +6,7 @@ Saxena, "Prompt Lookup Decoding" (2023); vLLM's method `ngram`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -16,10 +16,19 @@ from minivllm.spec_decode.proposer import Draft, DraftStep
 
 
 class NgramProposer:
-    """Looks for the longest end of a request's tokens, of `shortest` to `longest` tokens, that occurred before."""
+    """Looks for the longest end of a request's tokens, of `shortest` to `longest` tokens, that occurred before.
 
-    def __init__(self, shortest: int, longest: int) -> None:
+    `find` stands in the place of `look_up`.
+    """
+
+    def __init__(
+        self,
+        shortest: int,
+        longest: int,
+        find: Callable[[np.ndarray, int, int, int], list[int]] | None = None,
+    ) -> None:
         self.shortest, self.longest = shortest, longest
+        self._look_up = find or look_up
 
     def kv_cache_specs(self) -> list[KVCacheSpec]:
         """None: there is no model."""
@@ -34,7 +43,7 @@ class NgramProposer:
         for row, max_drafts in zip(step.rows.tolist(), step.max_drafts.tolist(), strict=True):
             if max_drafts > 0:
                 known = step.token_ids[row, : step.num_tokens[row]]
-                token_ids = look_up(known, self.shortest, self.longest, max_drafts)
+                token_ids = self._look_up(known, self.shortest, self.longest, max_drafts)
                 if token_ids:
                     drafts[row] = Draft(token_ids)
         return drafts

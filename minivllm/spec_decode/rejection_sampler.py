@@ -26,6 +26,13 @@ from minivllm.sampling.sampler import Sampler
 NO_DRAFT = -1
 
 
+class Decision(NamedTuple):
+    """What the rule says about n positions."""
+
+    is_accepted: torch.Tensor  # [n] bool: the draft is kept
+    weights: torch.Tensor  # [n, V] where it is not, a token is drawn in proportion to these
+
+
 class Verdict(NamedTuple):
     """What verification says about n positions."""
 
@@ -33,14 +40,16 @@ class Verdict(NamedTuple):
     is_accepted: torch.Tensor  # [n] bool: the token is the draft
 
 
+Rule = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
 def rejection_sample(
     target_probs: torch.Tensor,
     draft_probs: torch.Tensor,
     draft_token_ids: torch.Tensor,
     accept_random: torch.Tensor,
-    draw: Callable[[torch.Tensor], torch.Tensor],
-) -> Verdict:
-    """Keep each draft or draw another token. Position by position: what counts ends at the first that was not kept.
+) -> Decision:
+    """Keep each draft or not, and say what to draw from instead. Position by position, each as if it were alone.
 
     Args:
         target_probs: [n, V] what the model thinks.
@@ -48,16 +57,13 @@ def rejection_sample(
         there is no draft, so that the token is drawn from the model's own distribution.
         draft_token_ids: [n] int64, NO_DRAFT where there is none.
         accept_random: [n] in [0, 1).
-        draw: weights [n, V] -> tokens [n].
     """
-    is_draft = draft_token_ids != NO_DRAFT
     x = draft_token_ids.clamp(min=0)[:, None]
     p, q = target_probs.gather(1, x)[:, 0], draft_probs.gather(1, x)[:, 0]  # [n]
-    is_accepted = is_draft & (accept_random * q < p)
+    is_accepted = (draft_token_ids != NO_DRAFT) & (accept_random * q < p)
     residual = (target_probs - draft_probs).clamp(min=0)  # [n, V]
     is_lost = residual.sum(dim=-1, keepdim=True) == 0  # p = q but for rounding
-    other = draw(torch.where(is_lost, target_probs, residual))
-    return Verdict(torch.where(is_accepted, draft_token_ids, other), is_accepted)
+    return Decision(is_accepted, torch.where(is_lost, target_probs, residual))
 
 
 def verify(
@@ -66,6 +72,7 @@ def verify(
     metadata: SamplingMetadata,
     draft_token_ids: np.ndarray,
     draft_probs: torch.Tensor | None,
+    rule: Rule = rejection_sample,
 ) -> Verdict:
     """Verify the drafts of a step. A greedy row's distribution is all on one token: the rule keeps exactly that one.
 
@@ -75,6 +82,7 @@ def verify(
         metadata: of these n rows.
         draft_token_ids: [n] int64, NO_DRAFT behind the last.
         draft_probs: [n, V] as in `rejection_sample`; None = no draft was drawn by chance.
+        rule: `rejection_sample`, or what stands in its place.
     """
     drafts = torch.from_numpy(draft_token_ids).to(logits.device)
     if metadata.all_greedy:  # the same without any probabilities
@@ -83,13 +91,8 @@ def verify(
     if draft_probs is None:
         draft_probs = one_hot(drafts, logits.shape[-1])
     random = torch.from_numpy(uniform(metadata.seeds, metadata.positions, ACCEPT)).to(logits.device)
-    return rejection_sample(
-        sampler.probabilities(logits, metadata),
-        draft_probs,
-        drafts,
-        random,
-        lambda weights: sampler.draw(weights, metadata),
-    )
+    is_accepted, weights = rule(sampler.probabilities(logits, metadata), draft_probs, drafts, random)
+    return Verdict(torch.where(is_accepted, drafts, sampler.draw(weights, metadata)), is_accepted)
 
 
 def one_hot(draft_token_ids: torch.Tensor, vocab_size: int) -> torch.Tensor:

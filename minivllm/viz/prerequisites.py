@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from minivllm.viz.drawing import Drawing, arrow_down, attribute, label, rect
 
-WIDTH, HEIGHT = 180, 58  # of a box
+WIDTH, HEIGHT = 196, 58  # of a box
 GAP, DROP = 16, 40  # between boxes of a row, and between rows
 
 

@@ -12,6 +12,7 @@ from minivllm.events import KINDS, EventLog, State
 from minivllm.recorder import Recorder
 from minivllm.request import Request, RequestStatus
 from minivllm.sampling_params import SamplingParams
+from minivllm.viz.frames import tell
 
 
 def make_request(name, tokens, max_tokens=4, **more):
@@ -35,14 +36,17 @@ def state_of(log):
     return state
 
 
-def run_step(scheduler, draw_token):
-    """Schedule, and answer every request that has caught up with a token."""
+def run_step(scheduler, draw_token, draw_drafts=lambda: 0):
+    """Schedule, and answer every request that has caught up with a token, and with drafts as far as they are right."""
     output = scheduler.schedule()
     sampled = {}
     for name, count in output.num_scheduled_tokens.items():
-        if output.num_computed_tokens[name] + count == scheduler.requests[name].num_tokens:
-            sampled[name] = [draw_token()]
-    return output, scheduler.update_from_output(output, sampled)
+        drafts = list(output.spec_token_ids.get(name, ()))
+        if output.num_computed_tokens[name] + count == scheduler.requests[name].num_tokens + len(drafts):
+            sampled[name] = [*drafts[: draw_drafts()], draw_token()]
+    updates = scheduler.update_from_output(output, sampled)
+    scheduler.update_draft_token_ids({name: [draw_token()] * draw_drafts() for name in sampled})
+    return output, updates
 
 
 @given(st.data())
@@ -61,7 +65,9 @@ def test_the_replayed_log_is_the_managers_state_after_every_step(data):
         max_num_batched_tokens=data.draw(st.integers(2, 12)),
         max_model_len=24,
         preemption_mode="swap",
+        num_lookahead_tokens=data.draw(st.sampled_from([0, 0, 3])),
     )
+    num_drafts = data.draw(st.sampled_from([0, 3]))
     scheduler = Scheduler(config, manager)
     max_events = data.draw(st.sampled_from([None, 1, 7]))
     recorder = Recorder(manager, scheduler, max_events=max_events, with_queue=True)
@@ -78,7 +84,11 @@ def test_the_replayed_log_is_the_managers_state_after_every_step(data):
         if data.draw(st.integers(0, 7)) == 0 and parent:
             scheduler.finish_requests([parent.request_id], RequestStatus.FINISHED_ABORTED)
         if scheduler.has_work():
-            run_step(scheduler, lambda: data.draw(st.integers(0, 1)))
+            run_step(
+                scheduler,
+                lambda: data.draw(st.integers(0, 1)),
+                lambda: data.draw(st.integers(0, num_drafts)) if num_drafts else 0,
+            )
         state = state_of(recorder.log)
         assert state.tables == held(manager)
         assert state.cached == cached(manager)
@@ -128,6 +138,25 @@ def test_the_events_of_a_small_life():
         (3, "free", (4, 2, 1)),
         (3, "finish", None),
     ]
+
+
+def test_rejected_drafts_give_their_blocks_back():
+    """Worked by hand: 3 tokens in blocks of 2, then 4 drafts, the first of which is right."""
+    manager = KVCacheManager(8, 2, enable_caching=False)
+    scheduler = Scheduler(SchedulerConfig(max_model_len=20), manager)
+    with Recorder(manager, scheduler) as log:
+        scheduler.add_request(make_request("a", [1, 2, 3], 8))
+        scheduler.update_from_output(scheduler.schedule(), {"a": [4]})
+        scheduler.update_draft_token_ids({"a": [5, 6, 7, 8]})
+        scheduler.update_from_output(scheduler.schedule(), {"a": [5, 9]})
+    found = [event for event in log if event.step == 2]
+    assert [event.kind for event in found] == ["alloc", "write", "draft", "schedule", "sample", "trim"]
+    assert found[0].block_ids == (3, 4) and (found[1].start, found[1].stop) == (3, 8)
+    assert found[2].token_ids == (5, 6, 7, 8) and found[4].token_ids == (5, 9)
+    assert (found[5].num_tokens, found[5].block_ids) == (5, (4,))
+    assert state_of(log).tables == {"a": [1, 2, 3]} and state_of(log).num_tokens == {"a": 5}
+    assert tell(found[5]) == "a goes back to 5 computed tokens, and gives back block 4"
+    assert tell(found[2]) == "4 drafted tokens of a are verified"
 
 
 def test_a_fork_and_its_copy_on_write():
@@ -205,4 +234,4 @@ def test_a_log_that_is_not_bounded_keeps_all_and_a_bound_below_one_is_refused():
     assert EventLog(4, 2).max_events is None and State().tables == {}
     with pytest.raises(ValueError, match="at least 1"):
         EventLog(4, 2, max_events=0)
-    assert len(KINDS) == 14
+    assert len(KINDS) == 16

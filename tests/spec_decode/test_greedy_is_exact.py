@@ -177,3 +177,17 @@ def test_the_scheduler_takes_no_more_drafts_than_may_still_be_said(make_rule_eng
     engine.scheduler.update_draft_token_ids({"a": [9] * 8, "unknown": [9]})
     (request,) = engine.scheduler.running
     assert request.spec_token_ids == [9] * 3  # one was said, and verification adds one
+
+
+def test_drafts_for_which_there_is_no_block_are_left_out(make_rule_engine):
+    """A guess is not worth a preemption: what is drafted for all together fits into the blocks that are free."""
+    engine = make_rule_engine(echo, block_size=2, num_gpu_blocks_override=8, max_model_len=12)
+    for first in (5, 8):
+        params = SamplingParams(temperature=0, max_tokens=9, ignore_eos=True)
+        engine.add_request(f"{first}", [first, 6, 7], params)
+    engine.step()  # 3 tokens each in 2 blocks each, and a fourth is known: 3 blocks of 7 are free
+    engine.scheduler.update_draft_token_ids({"5": [9] * 5, "8": [9] * 5})
+    drafts = [request.spec_token_ids for request in engine.scheduler.running]
+    assert drafts == [[9] * 5, []]  # 9 tokens in 5 blocks: nothing is left for the other
+    engine.step()
+    assert engine.stats().num_preemptions == 0
