@@ -2,6 +2,7 @@
 #
 #   make serve PORT=9000                     variables go after the target
 #   make test PYTEST_ARGS="tests/core -x"
+#   make figures FIGURES_ARGS=--measure
 #   make serve TORCH_INDEX=<address>         take torch from this package index, such as PyTorch's CPU-only one
 #   make serve PYTHON=python3.12             the Python that .venv is made from, the first time
 
@@ -11,6 +12,7 @@ PORT ?= 8000
 SERVE_ARGS ?=
 LAB_ARGS ?=
 PYTEST_ARGS ?=
+FIGURES_ARGS ?=
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -20,12 +22,12 @@ SOURCES := pyproject.toml constraints.txt
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lab notebooks book lint format wheel clean
+.PHONY: help serve test lab notebooks book translations figures lint format wheel clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
 	@echo "Usage: make TARGET [PORT=8000] [TORCH_INDEX=address] [PYTHON=python3] [PYTEST_ARGS=...]"
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' Makefile
 
 serve: $(VENV)/.installed-run ## serve the small model with its chat page; prints the address
 	@$(RUN) -m minivllm.serve --port $(PORT) $(SERVE_ARGS)
@@ -42,7 +44,14 @@ notebooks: $(VENV)/.installed-test ## run all notebooks and compare with what th
 
 book: $(VENV)/.installed-book ## make the book: open book/_build/html/index.html
 	@$(RUN) -m sphinx -q -W --keep-going -c book . book/_build/html
+	@$(RUN) -m sphinx -q -W --keep-going -c book -D language=zh_CN . book/_build/html/zh_CN
 	@echo "The book: book/_build/html/index.html"
+
+translations: $(VENV)/.installed-book ## bring book/locale up to date with the English text
+	@$(RUN) book/translate.py
+
+figures: $(VENV)/.installed-test ## draw the headline figures of the book from the committed results
+	@$(RUN) -m minivllm.bench figures $(FIGURES_ARGS)
 
 lint: $(VENV)/.installed-dev ## check style and types
 	@$(RUN) -m ruff check .

@@ -2,7 +2,8 @@
 
 The source folder is the whole checkout, so that a link which works on GitHub or in JupyterLab works here, too:
 
-    sphinx-build -c book . book/_build/html          (that is what `make book` does)
+    sphinx-build -c book . book/_build/html                                 (that is what `make book` does,
+    sphinx-build -c book -D language=zh_CN . book/_build/html/zh_CN          and this, for the Chinese pages)
 """
 
 import sys
@@ -11,16 +12,25 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "extensions"))  # Sphinx finds extensions by name only
 
-from minivllm import __version__ as release  # noqa: E402
+import minivllm  # noqa: E402
 
 project = "minivllm"
+release = minivllm.__version__
 author = "the authors of minivllm"
 copyright = "the authors of minivllm, Apache License 2.0"
 root_doc = "book/index"
 language = "en"
 
 include_patterns = ["book/**", "notebooks/*.ipynb"]
-exclude_patterns = ["book/_build/**", "book/README.md", "book/extensions/**", "book/simulator/**", "**/.*/**"]
+exclude_patterns = [
+    "book/_build/**",
+    "book/README.md",
+    "book/extensions/**",
+    "book/locale/**",
+    "book/simulator/**",
+    "book/templates/**",
+    "book/**/.*/**",  # a pattern that begins with **/. would also leave out the style sheets of html_static_path
+]
 
 extensions = [
     "myst_nb",
@@ -28,6 +38,8 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "course_pages",
+    "measured",
+    "translated",
 ]
 
 # The notebooks are executed and compared by `python -m minivllm.course notebooks`; the book shows what they show.
@@ -49,6 +61,17 @@ add_module_names = False
 autodoc_default_options = {"members": True}
 
 html_theme = "furo"
+templates_path = ["templates"]
+html_sidebars = {
+    "**": [
+        "sidebar/brand.html",
+        "sidebar/languages.html",
+        "sidebar/search.html",
+        "sidebar/scroll-start.html",
+        "sidebar/navigation.html",
+        "sidebar/scroll-end.html",
+    ]
+}
 html_title = "minivllm"
 html_static_path = ["static"]
 html_css_files = ["book.css"]
@@ -57,6 +80,8 @@ html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {"navigation_with_keys": False}  # the arrow keys step through the pictures
 
-locale_dirs = ["locale"]
+# `make translations` brings book/locale/ up to date. Comments with line numbers would change with every edit.
+locale_dirs = ["book/locale"]  # seen from the checkout
 gettext_compact = False
 gettext_uuid = False
+gettext_location = False

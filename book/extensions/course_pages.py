@@ -5,13 +5,17 @@ Both read exercises/course.toml, so a new chapter is on them by itself.
 
 from __future__ import annotations
 
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
+from sphinx import addnodes
+from sphinx.transforms import SphinxTransform
 
 from minivllm.course.catalogue import Chapter, Course, read_course
 from minivllm.viz.prerequisites import Stop, prerequisite_map
@@ -30,6 +34,27 @@ def imports_torch(course: Course, chapter: Chapter) -> bool:
     return any("import torch" in file.read_text(encoding="utf-8") for file in files)
 
 
+class course_map(nodes.General, nodes.Element, addnodes.translatable):
+    """The chapters as a picture, whose words can be translated until it is drawn."""
+
+    def preserve_original_messages(self) -> None:
+        self["words"] = {word: word for stop in self["stops"] for word in (stop.title, stop.note) if word}
+
+    def apply_translated_message(self, original_message: str, translated_message: str) -> None:
+        self["words"][original_message] = translated_message
+
+    def extract_original_messages(self) -> list[str]:
+        return list(self["words"])
+
+
+def draw_map(writer: Any, node: course_map) -> None:
+    """Inside a page, not as an <img>: there, links do not work."""
+    words = node["words"]
+    stops = [replace(stop, title=words[stop.title], note=words.get(stop.note, "")) for stop in node["stops"]]
+    writer.body.append(f'<div class="course-map">{prerequisite_map(stops).to_svg()}</div>')
+    raise nodes.SkipNode
+
+
 class CourseMap(Directive):
     """The chapters as a picture whose boxes are links."""
 
@@ -45,16 +70,16 @@ class CourseMap(Directive):
             )
             for chapter in course.chapters
         ]
-        drawing = prerequisite_map(stops)
-        # Inside a page: links do not work in an <img>.
-        return [nodes.raw("", f'<div class="course-map">{drawing.to_svg()}</div>', format="html")]
+        drawing = course_map(stops=stops)
+        drawing.source, drawing.line = self.state_machine.get_source_and_line(self.lineno)
+        return [drawing]
 
 
 class ExerciseTable(Directive):
-    """One row an exercise: number, title, kind, planted bugs, minutes."""
+    """One row an exercise: number, title, kind, planted bugs, points (which are minutes)."""
 
     def run(self) -> list[nodes.Node]:
-        lines = ["| | exercise | kind | planted bugs | minutes |", "|---|---|---|---|---|"]
+        lines = ["| | exercise | kind | planted bugs | points |", "|---|---|---|---|---|"]
         for chapter in read_course(ROOT).chapters:
             minutes = sum(exercise.minutes for exercise in chapter.exercises)
             lines.append(f"| **{chapter.number:02d}** | **{chapter.title}** | | | **{minutes}** |")
@@ -65,6 +90,20 @@ class ExerciseTable(Directive):
         parent = nodes.container()
         self.state.nested_parse(StringList(lines, "course.toml"), self.content_offset, parent)
         return parent.children
+
+
+class LinkSimulator(SphinxTransform):
+    """A link to the simulator leads to it, with its settings; MyST would offer a copy of the one file to download."""
+
+    default_priority = 40  # after a translation has been put in
+
+    def apply(self, **kwargs: Any) -> None:
+        page = "simulator/index.html"
+        for link in list(self.document.findall(addnodes.download_reference)):
+            if link["reftarget"].endswith(page):
+                settings = re.search(rf"{re.escape(page)}(#[^)]*)", link.parent.rawsource)
+                uri = "../" * self.env.docname.count("/") + page + (settings[1] if settings else "")
+                link.replace_self(nodes.reference("", "", *link.children, refuri=uri, internal=True))
 
 
 def copy_simulator(app: Any, error: Exception | None) -> None:
@@ -93,8 +132,10 @@ def keep_indented_blocks(app: Any, what: str, name: str, obj: Any, options: Any,
 
 def setup(app: Any) -> dict[str, bool]:
     """Called by Sphinx."""
+    app.add_node(course_map, html=(draw_map, None))
     app.add_directive("course-map", CourseMap)
     app.add_directive("exercise-table", ExerciseTable)
+    app.add_transform(LinkSimulator)
     app.connect("autodoc-process-docstring", keep_indented_blocks, priority=400)  # before napoleon
     app.connect("build-finished", copy_simulator)
     return {"parallel_read_safe": True}

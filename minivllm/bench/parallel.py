@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +23,7 @@ SHAPE = {
     "head_dim": 64,
     "tie_word_embeddings": True,
 }
-PLANS = ((1, 1), (2, 1), (1, 2), (4, 1), (2, 2))  # (tensor, pipeline)
+PLANS = ((1, 1, 1), (2, 1, 1), (1, 2, 1), (4, 1, 1), (2, 2, 1), (1, 1, 2))  # (tensor, pipeline, data)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--requests", type=int, default=16, help="at once (default: 16)")
     parser.add_argument("--prompt-len", type=int, default=128, help="tokens (default: 128)")
     parser.add_argument("--output", type=int, default=32, help="tokens (default: 32)")
+    parser.add_argument("--repeats", type=int, default=3, help="the fastest counts (default: 3)")
     parser.add_argument(
         "--device", default="cpu", help="cpu, or cuda with a GPU for each rank (default: cpu)"
     )
@@ -40,25 +42,29 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Each plan in turn, on the same requests."""
     rows = []
     traces = {}
-    for tensor, pipeline in PLANS:
-        row, traces[f"tp{tensor} pp{pipeline}"] = measure(tensor, pipeline, args)
+    load = os.getloadavg()[0]  # what else the machine was doing: with much of it, the times mean little
+    for plan in PLANS:
+        tensor, pipeline, data = plan
+        row, traces[f"tp{tensor} pp{pipeline} dp{data}"] = measure(plan, args)
         rows.append(row)
         print(
-            f"tp {tensor} pp {pipeline}: {row['weight_mib']:6.1f} MiB of weights on the fullest rank, "
+            f"tp {tensor} pp {pipeline} dp {data}: {row['weight_mib']:6.1f} MiB of weights on the fullest rank, "
             f"{row['messages_per_step']:5.1f} messages and {row['bytes_per_token']:7.0f} bytes per token on a rank, "
-            f"{row['seconds']:6.2f} s, {row['communication_share']:4.0%} of a rank's step spent talking or waiting",
+            f"{row['seconds']:6.2f} s, {row['tokens_per_second']:5.0f} tokens/s, "
+            f"{row['communication_share']:4.0%} of a rank's step spent talking or waiting",
             flush=True,
         )
     if args.trace:
         Path(args.trace).write_text(json.dumps(traces))
     workload = {name: getattr(args, name) for name in ("requests", "prompt_len", "output", "device")}
-    return {**workload, "shape": SHAPE, "rows": rows}
+    return {**workload, "shape": SHAPE, "load_average_before": round(load, 1), "rows": rows}
 
 
 def measure(
-    tensor: int, pipeline: int, args: argparse.Namespace
+    plan: tuple[int, int, int], args: argparse.Namespace
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """(figures of one plan, what each rank said)."""
+    """(figures of one plan: tensor, pipeline and data parallel size; what each rank said)."""
+    tensor, pipeline, data = plan
     llm = LLM(
         "tutor",
         hf_overrides=SHAPE,
@@ -66,6 +72,7 @@ def measure(
         device=args.device,
         tensor_parallel_size=tensor,
         pipeline_parallel_size=pipeline,
+        data_parallel_size=data,
         kv_cache_memory_bytes=2**28,
         enable_prefix_caching=False,
     )
@@ -73,12 +80,15 @@ def measure(
         prompts = [[request + 1] * args.prompt_len for request in range(args.requests)]
         params = SamplingParams(temperature=0, max_tokens=args.output, ignore_eos=True)
         llm.generate(prompts[:2], SamplingParams(max_tokens=2), use_tqdm=False)  # warm
-        executor = llm.llm_engine.executor
-        executor.report(clear=True, tracing=args.trace is not None)
-        start = time.perf_counter()
-        llm.generate(prompts, params, use_tqdm=False)
-        seconds = time.perf_counter() - start
-        reports = executor.report()
+        engines = getattr(llm.llm_engine, "replicas", [llm.llm_engine])
+        seconds = []
+        for _ in range(args.repeats):
+            for engine in engines:
+                engine.executor.report(clear=True, tracing=args.trace is not None)
+            start = time.perf_counter()
+            llm.generate(prompts, params, use_tqdm=False)
+            seconds.append(time.perf_counter() - start)
+        reports = [report for engine in engines for report in engine.executor.report()]  # of the last time
     finally:
         llm.llm_engine.shutdown()
     num_tokens = args.requests * (args.prompt_len + args.output - 1)  # each is computed once
@@ -86,7 +96,10 @@ def measure(
     row = {
         "tensor_parallel_size": tensor,
         "pipeline_parallel_size": pipeline,
-        "seconds": round(seconds, 3),
+        "data_parallel_size": data,
+        "seconds": round(min(seconds), 3),
+        "seconds_of_all": [round(one, 3) for one in seconds],
+        "tokens_per_second": round(args.requests * args.output / min(seconds), 1),
         "steps": busiest.num_steps,
         "weight_mib": round(max(report.parameter_bytes for report in reports) / 2**20, 2),
         "weight_mib_of_ranks": [round(report.parameter_bytes / 2**20, 2) for report in reports],

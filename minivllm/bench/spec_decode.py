@@ -1,7 +1,9 @@
 """Speculative decoding against plain decoding, in turns in one run, with the cost model and where it breaks even.
 
 Part 1: the shipped pair, and n-gram look-up, on stories, glossary and look-up prompts, at batch 1 and 8. Part 2: a
-larger target with random weights, whose draft model runs at its real cost but is made to agree at a set rate.
+larger target with random weights, whose draft model runs at its real cost but is made to agree at a set rate. Part 3:
+the same for heads that draft from tutor's own hidden states (`spec_decode_heads.py`). Part 4, without a clock: how many
+drafts are accepted at which temperature.
 
 The cost model is that of `minivllm/spec_decode/cost_model.py`; a step's cost is measured, drafting and verification
 apart, in plain steps of the same run.
@@ -168,11 +170,18 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure, and print a table."""
     k = args.num_speculative_tokens
     print(
-        f"{'target':8} {'method':12} {'prompts':14} {'batch':>5} {'speed-up':>9} {'predicted':>9} {'agreement':>9} "
+        f"{'target':8} {'method':14} {'prompts':9} {'batch':>5} {'speed-up':>9} {'predicted':>9} {'agreement':>9} "
         f"{'break-even':>10} {'draft':>6} {'verify':>6}  equal"
     )
-    rows = [*_shipped(args, k), *_large(args, k)]
-    return {"num_speculative_tokens": k, "costs_are_in": "plain steps", "rows": rows}
+    from minivllm.bench.spec_decode_heads import acceptance_by_temperature, heads
+
+    rows = [*_shipped(args, k), *_large(args, k), *heads(args, k)]
+    return {
+        "num_speculative_tokens": k,
+        "costs_are_in": "plain steps",
+        "rows": rows,
+        "acceptance": acceptance_by_temperature(args, k),
+    }
 
 
 def _shipped(args: argparse.Namespace, k: int) -> list[dict[str, Any]]:
@@ -189,7 +198,7 @@ def _shipped(args: argparse.Namespace, k: int) -> list[dict[str, Any]]:
     others = {name: Clocked(LLM(args.model, speculative_config=config)) for name, config in methods.items()}
     rows = []
     for kind, skill in SKILLS.items():
-        prompts = _prompts(plain.llm, skill, args.num_prompts)
+        prompts = make_prompts(plain.llm, skill, args.num_prompts)
         for batch_size in args.batch_sizes:
             for method, other in others.items():
                 row = compare(plain, other, prompts, batch_size, k, args, ignore_eos=False)
@@ -201,25 +210,31 @@ def _large(args: argparse.Namespace, k: int) -> list[dict[str, Any]]:
     options: dict[str, Any] = {"load_format": "dummy", "hf_overrides": LARGE, "max_model_len": 512}
     config = {"model": args.draft_model, "num_speculative_tokens": k}
     plain = Clocked(LLM(args.model, **options))
-    vocab_size = plain.llm.llm_engine.model_config.vocab_size
+    llm = LLM(args.model, speculative_config=config, **options)
+    return at_set_rates(plain, llm, "random", "draft_model", args, k)
+
+
+def at_set_rates(
+    plain: Clocked, llm: LLM, target: str, method: str, args: argparse.Namespace, k: int
+) -> list[dict[str, Any]]:
+    """What drafts cost is real; how often they are right is set, to each of `args.agreement` in turn."""
+    vocab_size = llm.llm_engine.model_config.vocab_size
     rng = random.Random(1)
     prompts = [[rng.randrange(3, vocab_size) for _ in range(16)] for _ in range(args.num_prompts)]
     answers = plain.run(prompts, args.num_prompts, args.output, ignore_eos=True).outputs
-    rows = []
-    for rate in args.agreement:
-        llm = LLM(args.model, speculative_config=config, **options)
-        agreeing = Agreeing(llm.llm_engine.executor.runner.proposer, rate, vocab_size)  # type: ignore[attr-defined]
-        agreeing.answers = {tuple(p): answer for p, answer in zip(prompts, answers, strict=True)}
-        other = Clocked(llm)
+    agreeing = Agreeing(llm.llm_engine.executor.runner.proposer, 0.0, vocab_size)  # type: ignore[attr-defined]
+    agreeing.answers = {tuple(p): answer for p, answer in zip(prompts, answers, strict=True)}
+    other, rows = Clocked(llm), []
+    for agreeing.rate in args.agreement:
         for batch_size in args.batch_sizes:
             row = compare(plain, other, prompts, batch_size, k, args, ignore_eos=True)
-            rows.append(
-                _show({"target": "random", "method": f"agrees {rate:.0%}", "prompts": "random", **row})
-            )
+            about = {"target": target, "method": method, "prompts": f"set {agreeing.rate:.0%}"}
+            rows.append(_show({**about, **row}))
     return rows
 
 
-def _prompts(llm: LLM, skill: str, count: int) -> list[list[int]]:
+def make_prompts(llm: LLM, skill: str, count: int) -> list[list[int]]:
+    """The token ids of so many questions of a kind that the model was trained on, with seeds it has not seen."""
     tokenizer = llm.get_tokenizer()
     return [
         tokenizer.apply_chat_template(
@@ -235,7 +250,7 @@ def _prompts(llm: LLM, skill: str, count: int) -> list[list[int]]:
 def _show(row: dict[str, Any]) -> dict[str, Any]:
     even = "never" if row["break_even_agreement"] is None else f"{row['break_even_agreement']:.2f}"
     print(
-        f"{row['target']:8} {row['method']:12} {row['prompts']:14} {row['batch_size']:5} {row['speedup']:9.2f} "
+        f"{row['target']:8} {row['method']:14} {row['prompts']:9} {row['batch_size']:5} {row['speedup']:9.2f} "
         f"{row['predicted_speedup']:9.2f} {row['agreement']:9.2f} {even:>10} {row['cost_of_drafting']:6.2f} "
         f"{row['cost_of_verification']:6.2f}  {'yes' if row['greedy_tokens_equal'] else 'no'}",
         flush=True,

@@ -13,7 +13,10 @@ COMMANDS = {
     "doctor": ("minivllm.course.doctor:main", "is everything there that the course needs?"),
     "status": ("minivllm.course.progress:status", "where you are [--json]"),
     "next": ("minivllm.course.progress:next_exercise", "the exercise to do now"),
-    "check": ("minivllm.course.check:check", "grade a chapter or an exercise: check 5, check 5.3 [-v]"),
+    "check": (
+        "minivllm.course.check:check",
+        "grade a chapter or an exercise: check 5, check 5.3 [-v | --json]",
+    ),
     "hint": ("minivllm.course.help:hint", "the next of three hints: hint 5.3"),
     "solution": ("minivllm.course.help:solution", "the solution: solution 5.3"),
     "diff": ("minivllm.course.help:diff", "your file against the solution: diff 5.3"),

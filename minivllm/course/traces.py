@@ -7,7 +7,7 @@ chunks and preemptions.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Prompt = str | list[int]
@@ -19,6 +19,10 @@ class Trace:
 
     engine: Mapping[str, Any]
     rounds: Sequence[Sequence[tuple[Prompt, Mapping[str, Any]]]]  # all requests of a round come at once
+    is_served: bool = False  # by the engine behind asyncio, to clients that stream; else by LLM.generate
+    leaves_after: Mapping[int, int] = field(
+        default_factory=dict
+    )  # served: number of a request -> outputs after which its client leaves
 
     @property
     def num_requests(self) -> int:
@@ -31,6 +35,11 @@ def _greedy(max_tokens: int) -> dict[str, Any]:
 
 def _sampled(seed: int, max_tokens: int, **more: Any) -> dict[str, Any]:
     return {"temperature": 1.0, "seed": seed, "max_tokens": max_tokens, **more}
+
+
+def _to_the_end(params: dict[str, Any]) -> dict[str, Any]:
+    """As many tokens as it may say."""
+    return params | {"ignore_eos": True}
 
 
 def _token_ids(length: int, first: int) -> list[int]:
@@ -114,5 +123,27 @@ TRACES: Mapping[int, Trace] = {
             [(question, _sampled(i, 24)) for i, question in enumerate(QUESTIONS)],
             [(_token_ids(9, 5) * 2, _greedy(12)), (_token_ids(7, 8) * 3, _sampled(7, 12, n=2))],
         ],
+    ),
+    14: Trace(  # streams of several users at once: one prefix, choices, long prompts, preemptions; and some users leave
+        {
+            "block_size": 4,
+            "num_gpu_blocks_override": 36,
+            "max_model_len": 128,
+            "max_num_batched_tokens": 32,
+            "max_num_seqs": 6,
+        },
+        [
+            [(PREFIX + QUESTIONS[0], _to_the_end(_greedy(12)))],
+            [
+                *[(PREFIX + question, _to_the_end(_greedy(20))) for question in QUESTIONS],
+                (QUESTIONS[2], _to_the_end(_sampled(3, 24, n=3))),
+                (QUESTIONS[3], _sampled(4, 16, top_k=20, top_p=0.9, repetition_penalty=1.2)),
+                (QUESTIONS[1], _sampled(5, 16, min_p=0.1, presence_penalty=0.5)),
+                *[(_token_ids(20 + 13 * i, 7 * i), _greedy(10)) for i in range(5)],
+            ],
+            [(PREFIX + question, _to_the_end(_greedy(10))) for question in QUESTIONS],
+        ],
+        is_served=True,
+        leaves_after={2: 3, 7: 1, 11: 2, 14: 2},
     ),
 }

@@ -21,6 +21,7 @@ from minivllm.course.lockstep import DifferenceError
 from minivllm.course.runs import record_run
 from minivllm.course.shadow_function import FunctionDifferenceError
 from minivllm.course.traces import TRACES, Trace
+from minivllm.outputs import EngineStats
 from minivllm.parts import REFERENCE, Parts
 from minivllm.serve.learner_parts import learner_parts
 
@@ -49,6 +50,10 @@ def run_trace(trace: Trace, parts: Parts) -> Result:
     Raises:
         BrokenLawError, DifferenceError, FunctionDifferenceError: a part went wrong; whatever else it raises, too.
     """
+    if trace.is_served:
+        from minivllm.serve.served_trace import serve_trace
+
+        return _result(*serve_trace(trace, parts))
     from minivllm.llm import LLM  # torch: only once there is something to run
     from minivllm.sampling_params import SamplingParams
 
@@ -59,7 +64,10 @@ def run_trace(trace: Trace, parts: Parts) -> Result:
         params = [SamplingParams(**fields) for _, fields in requests]
         outputs = llm.generate(prompts, params, use_tqdm=False)
         tokens += [choice.token_ids for output in outputs for choice in output.outputs]
-    stats = llm.llm_engine.stats()
+    return _result(tokens, llm.llm_engine.stats())
+
+
+def _result(tokens: list[list[int]], stats: EngineStats) -> Result:
     digest = sha256(repr(tokens).encode()).hexdigest()
     return Result(digest, sum(map(len, tokens)), stats.num_preemptions, stats.prefix_cache_hits)
 

@@ -1,6 +1,6 @@
 """Horizontal bars with their names above and their values behind them: a few numbers that are to be compared.
 
-Ours is dark and plain, what it is compared with light and hatched, so that neither colour nor place alone tells them apart.
+Ours is dark and plain, what it is compared with light and hatched, so that colour alone never tells them apart.
 """
 
 from __future__ import annotations

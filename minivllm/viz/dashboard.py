@@ -79,7 +79,8 @@ class _Watch:
 
 def readings(log: EventLog) -> list[tuple[Reading, str]]:
     """A reading for each step, and a sentence on what has happened in it."""
-    watch, found = _Watch(), []
+    budget = next((event.budget for event in log if isinstance(event, Schedule)), 1)
+    watch, found = _Watch(load=(0, budget)), []
     for step, events, state in steps(log):
         watch.load = (0, watch.load[1])
         for event in events:
@@ -95,7 +96,7 @@ def readings(log: EventLog) -> list[tuple[Reading, str]]:
             tuple(watch.first.values()),
         )
         found.append((reading, caption_of(step, events)))
-    return found
+    return found or [(Reading(0, {}, {}, 0, 0, 1, 0), "Nothing has happened yet.")]
 
 
 def dashboard_stepper(log: EventLog, title: str = "Dashboard", start: int = 0) -> Stepper:

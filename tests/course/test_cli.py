@@ -1,11 +1,14 @@
 """The commands, in this process: what they print, what they keep, how they end."""
 
+import dataclasses
 import json
+import shutil
 
 import pytest
 
 from minivllm.course import cli
 from minivllm.course.cli import main
+from minivllm.course.points import as_table, points
 from minivllm.course.state import read_progress, read_state, record_check
 
 RUN = (0, 1, 2, 3)
@@ -129,6 +132,60 @@ def test_check_grades_in_a_process_of_its_own(tiny, capfd, solved):
     assert main(["check", "5.1"]) == 0
     assert read_state(tiny, tiny.exercise("5.1")).outcome == "green"
     assert "green" in capfd.readouterr().out
+
+
+def test_check_as_json_gives_points_and_nothing_else_on_stdout(tiny, capfd, solved):
+    solved("5.1")
+    solved("5.2", "ref_cnt > 1", "ref_cnt > 0")
+    tiny.learner_file(tiny.exercise("5.2")).open("a").write("# looked at\n")
+    capfd.readouterr()
+    assert main(["check", "5", "--json"]) == 1
+    printed = capfd.readouterr()
+    found = json.loads(printed.out)
+    assert (found["points"], found["out_of"]) == (1, 2)
+    first, second = found["exercises"]
+    assert first["outcome"] == "green" and first["points"] == 1 and first["law"] is None
+    assert second["outcome"] == "red" and second["points"] == 0
+    assert second["law"] == "A block with one reference is nobody else's."
+    assert "Chapter 5" in printed.err
+
+
+def test_points_are_minutes_and_half_of_them_past_the_examples(tiny):
+    exercise = dataclasses.replace(tiny.exercise("5.1"), minutes=25)
+    given = {
+        ("green", "smoke examples properties"): 25,
+        ("red", "smoke examples"): 12,
+        ("red", "smoke"): 0,
+        ("not started", ""): 0,
+    }
+    for (outcome, tiers), expected in given.items():
+        assert points(exercise, outcome, tiers.split()) == expected
+    row = {"exercise": "5.1", "outcome": "cannot run", "tiers": [], "law": None, "finding": ""}
+    assert as_table([exercise], [row])["out_of"] == 0
+    (lost,) = as_table([exercise], [])["exercises"]
+    assert lost["outcome"] == "red" and lost["out_of"] == 25 and "its end" in lost["finding"]
+
+
+def test_code_that_ends_the_process_gets_no_points(tiny, capfd, solved):
+    solved("5.1", "    return", "    import os\n\n    os._exit(0)\n    return")
+    capfd.readouterr()
+    assert main(["check", "5.1", "--json"]) == 1
+    (row,) = json.loads(capfd.readouterr().out)["exercises"]
+    assert row["outcome"] == "red" and row["points"] == 0
+
+
+def test_check_does_without_the_solutions(tiny, capfd, solved):
+    solved("5.1")
+    shutil.rmtree(tiny.root / "solutions")
+    assert main(["check", "5.1", "--json"]) == 0 and main(["hint", "5.1"]) == 0 and main(["status"]) in RUN
+
+
+def test_check_as_json_of_what_cannot_be_graded_prints_nothing(tiny, capfd):
+    (tiny.root / "tests" / "exercises" / "test_ch05_tiny.py").unlink()
+    capfd.readouterr()
+    assert main(["check", "5.1", "--json"]) == 3
+    printed = capfd.readouterr()
+    assert printed.out == "" and printed.err
 
 
 def test_doctor_is_well_here_and_names_what_is_missing(tiny, capsys, monkeypatch):

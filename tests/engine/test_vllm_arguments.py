@@ -150,7 +150,7 @@ def test_the_log_of_an_offline_engine(tiny_model, monkeypatch, capsys, quiet_log
     monkeypatch.setenv("VLLM_LOGGING_LEVEL", "info")
     for _ in range(2):  # the second engine adds no second handler
         LLM(str(tiny_model), num_gpu_blocks_override=20)
-    assert capsys.readouterr().err.count("INFO: KV cache: 20 blocks") == 2
+    assert capsys.readouterr().err.count("INFO: Model weights: ") == 2
     quiet_logger.handlers.clear()
     monkeypatch.setenv("VLLM_LOGGING_LEVEL", "loud")
     with pytest.raises(ValueError, match="VLLM_LOGGING_LEVEL must be DEBUG"):

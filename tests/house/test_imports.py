@@ -55,7 +55,7 @@ DIRECTLY_BELOW = {
     "hardware": "values",
     "detokenizer": "values",
     "tokenizer": "values",
-    "references": "llm",  # minivllm/course/extra/: cut as text by the course, run only when it is graded
+    "references": "llm course",  # minivllm/course/extra/: cut as text, run only when graded; knows the course's toys
     "course": "viz core recorder",
     "sim": "viz core",
     "viz": "values",

@@ -212,14 +212,15 @@ def test_folders_that_are_no_models(tmp_path):
 def test_a_hub_id_is_fetched_with_its_revision_and_without_code(tmp_path, monkeypatch):
     asked = {}
 
-    def snapshot_download(name, *, revision, allow_patterns):
-        asked.update(name=name, revision=revision, patterns=allow_patterns)
+    def snapshot_download(name, *, revision, cache_dir, allow_patterns):
+        asked.update(name=name, revision=revision, folder=cache_dir, patterns=allow_patterns)
         (tmp_path / "config.json").write_text(json.dumps(LLAMA))
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    assert ModelConfig.from_pretrained("some/model", revision="v2").vocab_size == 100
-    assert (asked["name"], asked["revision"]) == ("some/model", "v2")
+    loaded = ModelConfig.from_pretrained("some/model", revision="v2", download_dir="/elsewhere")
+    assert loaded.vocab_size == 100
+    assert (asked["name"], asked["revision"], asked["folder"]) == ("some/model", "v2", "/elsewhere")
     assert not any(pattern.endswith((".py", ".bin", "*")) for pattern in asked["patterns"])
 
 

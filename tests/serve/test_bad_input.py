@@ -60,7 +60,6 @@ def test_n(server, value):
     ("fields", "param"),
     [
         ({"temperature": 2.1}, "temperature"),
-        ({"allowed_token_ids": [5] * 300_000}, "allowed_token_ids"),
         ({"temperature": -0.1}, "temperature"),
         ({"top_p": 0}, "top_p"),
         ({"top_p": 1.1}, "top_p"),
@@ -116,6 +115,13 @@ def test_values_out_of_range(server, fields, param):
             body["max_tokens"] = 16
         error = refused(server, path, body)
         assert error["param"] == param and param in error["message"], error
+
+
+def test_more_allowed_tokens_than_there_are_are_counted_before_they_are_looked_at(real):
+    error = refused(
+        real, "/v1/completions", {"prompt": "a", "model": "tutor", "allowed_token_ids": [5] * 300_000}
+    )
+    assert error["message"] == "allowed_token_ids holds 300000 ids; the vocabulary has 3072"
 
 
 @pytest.mark.parametrize("logprobs", ["21", "-2", "1000000", "true", '"5"'])

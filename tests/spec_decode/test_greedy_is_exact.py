@@ -191,3 +191,16 @@ def test_drafts_for_which_there_is_no_block_are_left_out(make_rule_engine):
     assert drafts == [[9] * 5, []]  # 9 tokens in 5 blocks: nothing is left for the other
     engine.step()
     assert engine.stats().num_preemptions == 0
+
+
+def test_drafts_that_did_not_fit_into_a_step_are_forgotten(make_rule_engine):
+    """They were guessed for another position than the one that comes next."""
+    engine = make_rule_engine(echo, max_num_batched_tokens=3, max_num_seqs=1)
+    engine.add_request("a", [5, 6], SamplingParams(temperature=0, max_tokens=20, ignore_eos=True))
+    engine.step()
+    engine.scheduler.update_draft_token_ids({"a": [9] * 6})
+    output = engine.scheduler.schedule()
+    assert output.spec_token_ids == {"a": [9, 9]}  # the last token, and two drafts
+    engine.scheduler.update_from_output(output, {"a": [9, 9, 7]})
+    (request,) = engine.scheduler.running
+    assert request.spec_token_ids == [] and request.num_tokens_with_spec == request.num_tokens == 6

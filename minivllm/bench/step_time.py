@@ -40,7 +40,7 @@ MODULE_PARTS = {  # section -> names of module classes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line of `python -m minivllm.bench profile`."""
+    """The command line of `python -m minivllm.bench step-time`."""
     parser.add_argument(
         "--model", default="tutor", help="a shipped model, a folder or a hub id (default: tutor)"
     )
