@@ -16,7 +16,7 @@ from minivllm.speculative_config import SpeculativeConfig, read_speculative_conf
 __all__ = ["EngineConfig", "ModelConfig"]
 
 DTYPES = ("auto", "half", "float16", "bfloat16", "float", "float32")
-ATTENTION_BACKENDS = ("auto", "torch", "triton", "naive")
+ATTENTION_BACKENDS = ("auto", "torch", "cpp", "triton", "naive")
 KV_CACHE_DTYPES = ("auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2")  # fp8 is fp8_e4m3
 SCHEDULING_POLICIES = ("fcfs", "priority", "shortest-first")
 PREEMPTION_MODES = ("recompute", "swap", "auto")

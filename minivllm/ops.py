@@ -6,11 +6,11 @@ are the choice, and the plain torch form of the small operations. The kernels ar
 that whoever runs on torch alone never waits for Triton.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,10 @@ from torch import Tensor
 from minivllm.attention import naive, paged
 from minivllm.attention.metadata import AttentionMetadata, LayerKVCache
 
-ATTENTION_BACKENDS = ("auto", "torch", "naive", "triton")
+if TYPE_CHECKING:
+    from minivllm.kernels.cpu_decoder import CpuDecoder
+
+ATTENTION_BACKENDS = ("auto", "torch", "naive", "triton", "cpp")
 
 
 class Attend(Protocol):
@@ -75,13 +78,15 @@ def with_paged_attention(backend: AttentionBackend, function: Callable[..., Tens
 
 
 def attention_backend(name: str = "auto", device: torch.device | str = "cpu") -> AttentionBackend:
-    """Choose by name: "torch", "triton", or "naive" for the slow oracle; "auto" is triton on a GPU, else torch.
+    """Choose by name: "torch", "triton", "cpp" (C++, for the CPU), or "naive" for the slow oracle.
+
+    "auto" is triton on a GPU, cpp on a CPU, and torch where these cannot be had.
 
     Raises:
-        ValueError: no backend of that name, or Triton cannot run on this device.
+        ValueError: no backend of that name, or it cannot run on this device.
     """
     if name == "auto":
-        name = "triton" if torch.device(device).type == "cuda" and has_triton() else "torch"
+        name = _fastest_backend(torch.device(device).type)
     if name == "torch":
         return AttentionBackend("torch", paged.paged_attention, paged.build_plan)
     if name == "naive":
@@ -94,13 +99,60 @@ def attention_backend(name: str = "auto", device: torch.device | str = "cpu") ->
         except RuntimeError as error:
             raise ValueError(f"attention_backend 'triton': {error}; 'auto' finds what runs here.") from error
         return AttentionBackend("triton", _triton_attention, _no_plan, _triton_write)
+    if name == "cpp":
+        if torch.device(device).type != "cpu" or not has_cpp():
+            raise ValueError(
+                f"attention_backend 'cpp' needs device cpu and a C++ compiler, and device is {str(device)!r}; "
+                "'auto' finds what runs here."
+            )
+        return AttentionBackend("cpp", _cpp_attention, _no_plan, _cpp_write)
     raise ValueError(f"attention_backend must be one of {', '.join(ATTENTION_BACKENDS)}, got {name!r}.")
+
+
+def _fastest_backend(device_type: str) -> str:
+    if device_type == "cuda":
+        return "triton" if has_triton() else "torch"
+    return "cpp" if device_type == "cpu" and has_cpp() else "torch"
 
 
 @cache
 def has_triton() -> bool:
     """Whether Triton is installed."""
     return find_spec("triton") is not None
+
+
+@cache
+def has_cpp() -> bool:
+    """Whether there are C++ kernels for the CPU. The first call on a machine builds them, in a few seconds."""
+    from minivllm.kernels._cpp import library
+
+    return library() is not None
+
+
+def _cpp_write(key: Tensor, value: Tensor, kv_cache: LayerKVCache, slot_mapping: Tensor) -> None:
+    from minivllm.kernels.cpu_ops import reshape_and_cache_cpp
+
+    if kv_cache.key.dtype == key.dtype:
+        reshape_and_cache_cpp(key, value, kv_cache.key, kv_cache.value, slot_mapping)
+    else:  # rounding is torch's
+        paged.reshape_and_cache(key, value, kv_cache, slot_mapping)
+
+
+def _cpp_attention(
+    query: Tensor,
+    kv_cache: LayerKVCache,
+    metadata: AttentionMetadata,
+    *,
+    scale: float,
+    window: int | None = None,
+) -> Tensor:
+    """One kernel for every batch. Types that it does not know go to torch."""
+    from minivllm.kernels.cpu_ops import DTYPES, paged_attention_cpp
+
+    if query.dtype not in DTYPES or kv_cache.key.dtype != query.dtype:
+        return paged.paged_attention(query, kv_cache, metadata, scale=scale, window=window)
+    starts, seq_lens, tables = metadata.query_start_loc, metadata.seq_lens, metadata.block_tables
+    return paged_attention_cpp(query, *kv_cache, starts, seq_lens, tables, scale=scale, window=window)
 
 
 def _triton_write(key: Tensor, value: Tensor, kv_cache: LayerKVCache, slot_mapping: Tensor) -> None:
@@ -147,8 +199,13 @@ def _num_processors(device: torch.device) -> int:
 
 
 def _small_kernels(x: Tensor) -> bool:
-    """Norms, rotations and activations run as kernels on a GPU only: interpreted they would gain nothing."""
+    """Norms, rotations and activations run as Triton kernels on a GPU only: interpreted they would gain nothing."""
     return x.is_cuda and has_triton()
+
+
+def _cpp_kernels(x: Tensor) -> bool:
+    """The same in C++ on a CPU, for float32 and where nobody wants gradients."""
+    return x.is_cpu and x.dtype is torch.float32 and not torch.is_grad_enabled() and has_cpp()
 
 
 MAX_FUSED_TOKENS = 256  # with more, W is used so often that unpacking it once is better
@@ -190,6 +247,10 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         from minivllm.kernels.rms_norm import rms_norm_triton
 
         return rms_norm_triton(x, weight, eps)
+    if _cpp_kernels(x):
+        from minivllm.kernels.cpu_ops import rms_norm_cpp
+
+        return rms_norm_cpp(x, weight, eps)
     wide = x.float()
     scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
     return (wide * scale).to(x.dtype) * weight
@@ -201,6 +262,10 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tup
         from minivllm.kernels.rms_norm import add_rms_norm_triton
 
         return add_rms_norm_triton(x, residual, weight, eps)
+    if _cpp_kernels(x):
+        from minivllm.kernels.cpu_ops import add_rms_norm_cpp
+
+        return add_rms_norm_cpp(x, residual, weight, eps)
     stream = x + residual
     return rms_norm(stream, weight, eps), stream
 
@@ -215,6 +280,10 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         from minivllm.kernels.rotary import rotary_triton
 
         return rotary_triton(x, cos, sin)
+    if _cpp_kernels(x):
+        from minivllm.kernels.cpu_ops import rotary_cpp
+
+        return rotary_cpp(x, cos, sin)
     swapped = x.roll(x.shape[-1] // 2, -1)
     return (x * cos).addcmul_(swapped, sin)
 
@@ -225,5 +294,31 @@ def silu_and_mul(x: Tensor) -> Tensor:
         from minivllm.kernels.silu_and_mul import silu_and_mul_triton
 
         return silu_and_mul_triton(x)
+    if _cpp_kernels(x):
+        from minivllm.kernels.cpu_ops import silu_and_mul_cpp
+
+        return silu_and_mul_cpp(x)
     gate, up = x.chunk(2, -1)
     return F.silu(gate).mul_(up)
+
+
+def fused_decoder(
+    layers: Sequence[Mapping[str, Any]],
+    final_norm: Tensor,
+    angles: Tensor,
+    heads: tuple[int, int, int],
+    *,
+    eps: float,
+    scale: float,
+    max_tokens: int,
+) -> "CpuDecoder":
+    """All layers of a decoder as one call in C++; needs `has_cpp()`. What layers hold: kernels/cpu_decoder.py.
+
+    heads: (H, K, D). max_tokens: of a call.
+    """
+    from minivllm.kernels.cpu_decoder import CpuDecoder, DecoderShape, LayerWeights
+
+    weights = [LayerWeights(**layer) for layer in layers]
+    hidden, inner = weights[0].down.shape
+    shape = DecoderShape(hidden, *heads, inner, eps, scale)
+    return CpuDecoder(shape, weights, final_norm, angles, max_tokens)

@@ -21,14 +21,10 @@ class RequestStatus(enum.Enum):
     FINISHED_ABORTED = "abort"
     FINISHED_ERROR = "error"
 
-    @property
-    def is_finished(self) -> bool:
-        return self.name.startswith("FINISHED")
-
-    @property
-    def finish_reason(self) -> str | None:
-        """The word a client reads: stop, length, abort or error; None while the request lives."""
-        return self.value if self.is_finished else None
+    def __init__(self, word: str) -> None:
+        self.is_finished = word not in ("waiting", "running", "preempted")
+        # The word a client reads: stop, length, abort or error; None while the request lives.
+        self.finish_reason = word if self.is_finished else None
 
 
 @dataclass(eq=False)

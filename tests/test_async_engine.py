@@ -229,8 +229,10 @@ def test_idle_engine_sleeps(engine, async_engine):
     turns = []
     original = engine.has_unfinished_requests
     engine.has_unfinished_requests = lambda: turns.append(1) or original()
+    time.sleep(0.2)  # it may just have been on its last turn
+    num_turns = len(turns)
     time.sleep(0.2)
-    assert len(turns) == 0
+    assert len(turns) == num_turns
 
 
 def test_call_runs_on_the_engine_thread_and_its_error_is_the_callers(engine, async_engine):

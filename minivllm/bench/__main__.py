@@ -25,6 +25,7 @@ from minivllm.bench import (
     sharing,
     soak,
     spec_decode,
+    step_time,
     throughput,
     xray_cost,
 )
@@ -47,6 +48,7 @@ COMMANDS = {
     "parallel": parallel,
     "picture": picture,
     "profile": profile_step,
+    "step-time": step_time,
     "figures": figures,
     "scheduler-cost": scheduler_cost,
     "allocator-cost": allocator_cost,

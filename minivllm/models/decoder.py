@@ -29,6 +29,7 @@ from minivllm.layers.norm import QKNorm, RMSNorm
 from minivllm.layers.rotary import RotaryEmbedding
 from minivllm.layers.weights import CheckpointTensor, WeightSlot
 from minivllm.model_config import KVCacheSpec, ModelConfig
+from minivllm.models.fused import FusedLayers, can_fuse
 from minivllm.ops import AttentionBackend
 
 Rotation = tuple[Tensor, Tensor]  # cos and sin at this step's positions, [T, 1, D] each
@@ -144,6 +145,7 @@ class DecoderModel(nn.Module):
             self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, context)
             tied = self.embed_tokens if is_tied else None
             self.lm_head = ParallelLMHead(config.vocab_size, config.hidden_size, context, tied)
+        self.fused: FusedLayers | None = None  # the layers once more, as one call, where that is faster
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """Token ids [T] -> [T, hidden]. The first stage's."""
@@ -159,6 +161,8 @@ class DecoderModel(nn.Module):
         What a stage before the last returns is the residual stream, the x of the next one. Writes the keys and
         values of these tokens into kv_caches, one per layer, at attn_metadata.slot_mapping.
         """
+        if self.fused is not None and self.fused.takes(x, kv_caches):
+            return self.fused(x, positions, kv_caches, attn_metadata)
         if attn_metadata.plan is None:
             attn_metadata = replace(attn_metadata, plan=self.backend.build_plan(attn_metadata))
         rotation = self.rotary_emb(positions)
@@ -221,6 +225,7 @@ class DecoderModel(nn.Module):
             load(tensor)
         if slots:
             raise ValueError(f"the checkpoint lacks {len(slots)} tensors; the first is {next(iter(slots))}.")
+        self.fused = FusedLayers(self) if type(self) is DecoderModel and can_fuse(self) else None
 
     def _is_elsewhere(self, name: str) -> bool:
         """Does a checkpoint tensor belong to another pipeline stage?"""

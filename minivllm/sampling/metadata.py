@@ -81,6 +81,9 @@ class SamplingRows:
         self.presence = column((p.presence_penalty for p in params), np.float32)
         self.has_penalty = (self.repetition != 1) | (self.frequency != 0) | (self.presence != 0)
         self.is_restricted = column((p.allowed_token_ids is not None for p in params), bool)
+        self.has_pooling = any(r.is_pooling for r in requests)
+        self.has_logprobs = any(p.logprobs is not None for p in params)
+        self.has_prompt_logprobs = any(p.prompt_logprobs is not None for p in params)
         rows = list(enumerate(requests))
         self.stop_tokens = PairTable(
             [(i, t) for i, r in rows if r.sampling_params.min_tokens for t in sorted(r.stop_token_ids)]
@@ -91,6 +94,9 @@ class SamplingRows:
         words = [(i, word) for i, r in rows for word in r.bad_words_token_ids]
         self.bad_words = PairTable([(i, word[-1]) for i, word in words])
         self.bad_word_starts = _right_aligned([word[:-1] for _, word in words])  # [n, longest], -1 = any
+        is_changed = self.has_penalty.any() or self.is_restricted.any()
+        has_pairs = any(map(len, (self.stop_tokens, self.bias, self.bad_words)))
+        self.is_plain_greedy = not (is_changed or has_pairs or self.temperature.any())
 
     def select(
         self, rows: np.ndarray, num_tokens: np.ndarray, token_ids: np.ndarray | None = None
@@ -102,8 +108,10 @@ class SamplingRows:
             num_tokens: [R] known tokens of each.
             token_ids: [max_num_seqs, max_model_len] of the whole batch; penalties and bad words look at them.
         """
-        temperature = self.temperature[rows]
         positions = num_tokens.astype(np.int64) - self.num_prompt_tokens[rows]
+        if self.is_plain_greedy:  # nothing else matters
+            return self._greedy(self.seeds[rows], positions)
+        temperature = self.temperature[rows]
         return SamplingMetadata(
             temperature=self._tensor(temperature),
             is_greedy=self._tensor(temperature == 0),
@@ -117,6 +125,19 @@ class SamplingRows:
             allowed=self._allowed(rows),
             bias=self._bias(rows),
             penalties=self._penalties(rows, num_tokens, token_ids),
+        )
+
+    def _greedy(self, seeds: np.ndarray, positions: np.ndarray) -> SamplingMetadata:
+        return SamplingMetadata(
+            temperature=torch.zeros(len(seeds), device=self.device),
+            is_greedy=torch.ones(len(seeds), dtype=torch.bool, device=self.device),
+            all_greedy=True,
+            top_k=None,
+            top_p=None,
+            min_p=None,
+            seeds=seeds,
+            positions=positions,
+            forbidden=None,
         )
 
     def _tensor(self, values: np.ndarray) -> torch.Tensor:

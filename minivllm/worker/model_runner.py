@@ -223,9 +223,13 @@ class ModelRunner:
         """Fill the step's tensors: token ids, positions and slots [T], and the rows' block tables [R, max_blocks]."""
         batch, block_size = self.batch, self.config.block_size
         num_tokens, num_requests = layout.num_tokens, len(layout.rows)
-        row_of_token = np.repeat(layout.rows, layout.num_scheduled)  # [T]
-        first_of_token = np.repeat(layout.query_start_loc[:-1] - layout.num_computed, layout.num_scheduled)
-        positions = np.arange(num_tokens) - first_of_token  # [T]
+        row_of_token, positions = layout.rows, layout.num_computed  # [T] where each request has one token
+        if num_tokens > num_requests:
+            row_of_token = np.repeat(layout.rows, layout.num_scheduled)
+            first_of_token = np.repeat(
+                layout.query_start_loc[:-1] - layout.num_computed, layout.num_scheduled
+            )
+            positions = np.arange(num_tokens) - first_of_token
         slots = self._slot_mapping(batch.block_tables, row_of_token, positions, block_size)  # [T]
         seq_lens = layout.num_computed + layout.num_scheduled  # [R]
         max_seq_len = int(seq_lens.max())
@@ -256,8 +260,8 @@ class ModelRunner:
         rows = positions.rows
         output = ModelRunnerOutput()
         if len(rows):
-            wanted = torch.from_numpy(positions.token).to(self.device)
-            logits = self.model.compute_logits(hidden[wanted])  # [n, V]
+            hidden = self._rows_wanted(hidden, positions.token)
+            logits = self.model.compute_logits(hidden)  # [n, V]
             num_tokens = batch.num_tokens[rows] + positions.offset
             metadata = self._rows_parameters().select(rows, num_tokens, batch.token_ids)
             if bitmasks:
@@ -265,15 +269,21 @@ class ModelRunner:
             token_ids, kept = self._choose(logits, metadata, positions)
             if not kept.all():
                 index = torch.from_numpy(kept).to(self.device)
-                rows, logits, token_ids, wanted = rows[kept], logits[index], token_ids[index], wanted[index]
+                rows, logits, token_ids, hidden = rows[kept], logits[index], token_ids[index], hidden[index]
             batch.append_tokens(rows, token_ids.cpu().numpy(), positions.offset[kept])
             output.sampled_token_ids.update(self._by_request(rows, token_ids.tolist()))
             output.logprobs.update(self._logprobs(logits, token_ids, rows))
-            output.pooled.update(self._pooled(hidden[wanted], rows))
+            output.pooled.update(self._pooled(hidden, rows))
         if self.speculation is not None:
             drafts = self.speculation.propose(layout, rows, self._rows_parameters())
             output.draft_token_ids.update(drafts)
         return output
+
+    def _rows_wanted(self, hidden: torch.Tensor, wanted: np.ndarray) -> torch.Tensor:
+        """hidden [T, hidden] -> [n, hidden]; all of them, as they are, in a step of one token each."""
+        if len(wanted) == len(hidden):
+            return hidden
+        return hidden.index_select(0, torch.from_numpy(wanted).to(self.device))
 
     def _choose(
         self, logits: torch.Tensor, metadata: SamplingMetadata, positions: SampledPositions
@@ -292,6 +302,8 @@ class ModelRunner:
 
     def _pooled(self, hidden: torch.Tensor, rows: np.ndarray) -> dict[str, list[float]]:
         """Hidden states [n, hidden] of last tokens, for the rows that ask for them."""
+        if not self._rows_parameters().has_pooling:
+            return {}
         requests = [self.batch.requests[row] for row in rows]
         return {
             r.request_id: h.float().tolist() for r, h in zip(requests, hidden, strict=True) if r.is_pooling
@@ -313,6 +325,8 @@ class ModelRunner:
         self, logits: torch.Tensor, token_ids: torch.Tensor, rows: np.ndarray
     ) -> dict[str, list[TokenLogprobs]]:
         """Request id -> an entry for each of its tokens, where asked for. logits [n, V], token_ids [n], rows [n]."""
+        if not self._rows_parameters().has_logprobs:
+            return {}
         asked = [self.batch.requests[row].sampling_params.logprobs for row in rows]
         asking = [i for i, count in enumerate(asked) if count is not None]
         if not asking:
@@ -323,10 +337,10 @@ class ModelRunner:
 
     def _prompt_logprobs(self, hidden: torch.Tensor, layout: StepLayout) -> dict[str, PromptLogprobs]:
         """The token at position p of a prompt is judged by the hidden state of position p - 1."""
-        result = {}
-        for i, row in enumerate(
-            layout.rows
-        ):  # few requests ask, and most steps hold none of their prompt tokens
+        result: dict[str, PromptLogprobs] = {}
+        if not self._rows_parameters().has_prompt_logprobs:
+            return result
+        for i, row in enumerate(layout.rows):
             request = self.batch.requests[row]
             count = request.sampling_params.prompt_logprobs
             first = int(layout.num_computed[i])

@@ -25,21 +25,25 @@ class StepLayout:
     def of(cls, step: SchedulerOutput, rows: Mapping[str, int]) -> StepLayout:
         """Lay out a step; `rows`: request id -> row."""
 
-        def column(values: Mapping[str, int], default: int | None = None) -> np.ndarray:
-            count = len(step.num_scheduled_tokens)
-            found = (
-                values[i] if default is None else values.get(i, default) for i in step.num_scheduled_tokens
-            )
-            return np.fromiter(found, dtype=np.int64, count=count)
+        ids = step.num_scheduled_tokens
+        none = np.zeros(len(ids), dtype=np.int64)
 
-        num_scheduled = column(step.num_scheduled_tokens)
+        def column(values: Mapping[str, int]) -> np.ndarray:
+            return np.array([values[i] for i in ids], dtype=np.int64)
+
+        def column_of_few(values: Mapping[str, int]) -> np.ndarray:
+            return np.array([values.get(i, 0) for i in ids], dtype=np.int64) if values else none
+
+        num_scheduled = column(ids)
+        query_start_loc = np.zeros(len(ids) + 1, dtype=np.int64)
+        num_scheduled.cumsum(out=query_start_loc[1:])
         return cls(
             rows=column(rows),
             num_scheduled=num_scheduled,
             num_computed=column(step.num_computed_tokens),
-            num_drafts=column({i: len(drafts) for i, drafts in step.spec_token_ids.items()}, 0),
-            num_lookahead=column(step.num_lookahead_tokens, 0),
-            query_start_loc=np.concatenate(([0], num_scheduled.cumsum())),
+            num_drafts=column_of_few({i: len(drafts) for i, drafts in step.spec_token_ids.items()}),
+            num_lookahead=column_of_few(step.num_lookahead_tokens),
+            query_start_loc=query_start_loc,
         )
 
     @property

@@ -9,15 +9,30 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from minivllm import LLM, SamplingParams, ops
 from minivllm.attention.metadata import AttentionMetadata, LayerKVCache
 from minivllm.kernels import _triton
-from minivllm.ops import attention_backend, has_triton
+from minivllm.ops import attention_backend, has_cpp, has_triton
 
 needs_triton = pytest.mark.skipif(not has_triton(), reason="Triton has no wheel for this system")
+needs_cpp = pytest.mark.skipif(not has_cpp(), reason="the C++ kernels cannot be built here")
 
 
 @needs_triton
-def test_auto_is_triton_on_a_gpu_and_torch_elsewhere():
+def test_auto_is_triton_on_a_gpu():
     assert attention_backend("auto", "cuda").name == attention_backend("auto", "cuda:1").name == "triton"
-    assert attention_backend("auto", "cpu").name == attention_backend("torch", "cuda").name == "torch"
+    assert attention_backend("torch", "cuda").name == "torch"
+
+
+@pytest.mark.parametrize(("is_built", "name"), [(True, "cpp"), (False, "torch")])
+def test_auto_is_cpp_on_a_cpu_that_has_it(monkeypatch, is_built, name):
+    monkeypatch.setattr(ops, "has_cpp", lambda: is_built)
+    assert attention_backend("auto", "cpu").name == name
+    assert attention_backend("torch", "cpu").name == "torch"
+
+
+@pytest.mark.parametrize(("device", "is_built"), [("cuda", True), ("cpu", False)])
+def test_where_cpp_cannot_run_the_sentence_says_what_to_do(monkeypatch, device, is_built):
+    monkeypatch.setattr(ops, "has_cpp", lambda: is_built)
+    with pytest.raises(ValueError, match=f"'cpp' needs device cpu and a C.. compiler.*'{device}'.*'auto'"):
+        attention_backend("cpp", device)
 
 
 def test_where_triton_cannot_run_the_sentence_says_what_to_do(monkeypatch):
@@ -114,6 +129,8 @@ def expected(two_layers):
     ("backend", "eager"),
     [
         ("naive", True),
+        pytest.param("cpp", True, marks=needs_cpp),
+        pytest.param("cpp", False, marks=needs_cpp),
         pytest.param("triton", True, marks=needs_triton),
         pytest.param("triton", False, marks=needs_triton),
     ],

@@ -176,7 +176,7 @@ def check_each_token(reference_logits, sampling_oracle):
 
 @settings(max_examples=8)
 @given(stream=streams())
-@pytest.mark.parametrize("backend", ["naive", "torch"])
+@pytest.mark.parametrize("backend", ["naive", "torch", "auto"])
 def test_real_model_says_in_any_stream_what_it_says_alone_with_naive_attention(
     backend, stream, make_engine, answer, assert_idle, check_each_token
 ):
@@ -206,7 +206,7 @@ def test_at_least_these_streams_are_equal_to_the_last_token(make_engine, answer,
     lonely = make_engine(attention_backend="naive", enable_prefix_caching=False)
     expected = [answer(lonely, job.prompt, job.params).outputs[0] for job in jobs]
     assert len({tuple(choice.token_ids) for choice in expected}) == len(jobs)
-    for backend in ("naive", "torch"):
+    for backend in ("naive", "torch", "auto"):
         engine = make_engine(
             attention_backend=backend, block_size=3, num_gpu_blocks_override=14, max_model_len=30
         )

@@ -138,10 +138,11 @@ def test_padding_requests_are_tokens_0_that_look_at_themselves(max_num_seqs, num
     num_requests = 1 + num_requests % max_num_seqs
     buffers, model = StepBuffers(32, max_num_seqs, 40, 4, torch.device("cpu")), Recorder()
     generator = torch.Generator().manual_seed(seed)
-    for tensor in vars(buffers).values():
+    tensors = {name: value for name, value in vars(buffers).items() if isinstance(value, torch.Tensor)}
+    for tensor in tensors.values():
         tensor.copy_(torch.randint(1, 99, tensor.shape, generator=generator))
     buffers.query_start_loc[: num_requests + 1] = torch.arange(num_requests + 1)
-    before = {name: tensor.tolist()[:num_requests] for name, tensor in vars(buffers).items()}
+    before = {name: tensor.tolist()[:num_requests] for name, tensor in tensors.items()}
     sizes = {"max_num_seqs": max_num_seqs, "max_model_len": 40, "block_size": 4}
     hidden = PaddedDecode(model, buffers, [], **sizes).run(num_requests)
     assert hidden[:, 0].tolist() == before["input_ids"]

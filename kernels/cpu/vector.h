@@ -1,0 +1,190 @@
+// Vectors of floats as the compiler offers them (GCC and Clang), and the one inner loop of all matrix products here.
+//
+// Nothing is written for one processor: a vector is as wide as the target's registers, and the compiler picks the
+// instructions. Built with -march=native, but without -ffast-math: infinities and NaN keep their meaning.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16, MAX_ROWS = 8;  // 8 x 2 sums fit into 32 registers
+#elif defined(__AVX__)
+constexpr int LANES = 8, MAX_ROWS = 4;  // 4 x 2 sums and what they need into 16
+#else
+constexpr int LANES = 4, MAX_ROWS = 4;  // NEON, SSE
+#endif
+constexpr int PANEL = 2 * LANES;  // columns that the inner loop computes at a time
+
+typedef float Floats __attribute__((vector_size(LANES * 4)));
+typedef int32_t Ints __attribute__((vector_size(LANES * 4)));
+
+static inline Floats load(const float* p) {
+    Floats x;
+    memcpy(&x, p, sizeof x);  // p may lie anywhere
+    return x;
+}
+
+static inline void store(float* p, Floats x) { memcpy(p, &x, sizeof x); }
+
+static inline Floats all(float x) { return x - Floats{}; }
+
+static inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
+
+// Lane i of the result is lane pick(i) of a and b, one behind the other.
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLE(a, b, pick) __builtin_shufflevector(a, b, pick(Lane)...)
+#else
+#define SHUFFLE(a, b, pick) __builtin_shuffle(a, b, Ints{pick(Lane)...})
+#endif
+
+// One step of adding up within vectors. Lanes whose number has the bit W add lanes i and i ^ W of b, the others of a.
+template <int W, int... Lane>
+static inline Floats fold(Floats a, Floats b, std::integer_sequence<int, Lane...>) {
+#define STAY(i) (i & W ? i + LANES : i)
+#define SWAP(i) (i & W ? (i ^ W) + LANES : i ^ W)
+    return SHUFFLE(a, b, STAY) + SHUFFLE(a, b, SWAP);
+#undef STAY
+#undef SWAP
+}
+
+// Lane i of the result is the sum of all lanes of x[i]. x is used up.
+template <int W = LANES / 2>
+static inline Floats sum_each(Floats* x) {
+    for (int i = 0; i < W; i++) x[i] = fold<W>(x[i], x[i + W], std::make_integer_sequence<int, LANES>());
+    if constexpr (W > 1) return sum_each<W / 2>(x);
+    return x[0];
+}
+
+template <int W, int... Lane>
+static inline Floats swap(Floats x, std::integer_sequence<int, Lane...>) {
+#define SWAP(i) (i ^ W)
+    return SHUFFLE(x, x, SWAP);
+#undef SWAP
+}
+
+template <int W = LANES / 2>
+static inline float sum(Floats x) {
+    x += swap<W>(x, std::make_integer_sequence<int, LANES>());
+    if constexpr (W > 1) return sum<W / 2>(x);
+    return x[0];
+}
+
+template <int W = LANES / 2>
+static inline float largest(Floats x) {
+    x = larger(x, swap<W>(x, std::make_integer_sequence<int, LANES>()));
+    if constexpr (W > 1) return largest<W / 2>(x);
+    return x[0];
+}
+
+// e^x for x <= 0 or moderate x, to about one part in 10^7; below -87 it stays at the smallest normal number's size.
+// x = n ln 2 + r with |r| <= ln 2 / 2: 2^n is made of exponent bits, e^r of its Taylor series.
+static inline Floats exponential(Floats x) {
+    x = x < all(-87.0f) ? all(-87.0f) : x;
+    x = x > all(88.0f) ? all(88.0f) : x;
+    const Floats n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;  // adding 1.5 * 2^23 rounds
+    const Floats r = (x - n * 0.693359375f) + n * 2.12194440e-4f;    // ln 2 in two pieces, the first exact
+    Floats e = all(1.0f / 5040);
+    e = e * r + 1.0f / 720;
+    e = e * r + 1.0f / 120;
+    e = e * r + 1.0f / 24;
+    e = e * r + 1.0f / 6;
+    e = e * r + 0.5f;
+    e = e * r + 1.0f;
+    e = e * r + 1.0f;
+    const Ints bits = (__builtin_convertvector(n, Ints) + 127) << 23;
+    Floats power;
+    memcpy(&power, &bits, sizeof power);
+    return e * power;
+}
+
+// Rows of a matrix that lie one behind the other, or anywhere: b(k) is where row k begins.
+struct Strided {
+    const float* first;
+    long stride;
+    const float* operator()(long k) const { return first + k * stride; }
+};
+
+struct Scattered {
+    const float* const* rows;
+    long column;
+    const float* operator()(long k) const { return rows[k] + column; }
+};
+
+// out[ROWS, PANEL] += a[ROWS, depth] b[depth, PANEL]. The sums stay in registers: for each row of b, two loads and ROWS
+// broadcasts serve 2 * ROWS multiplications.
+template <int ROWS, typename Rows>
+static inline void multiply_rows(float* out, long out_stride, const float* a, long a_stride, Rows b, long depth) {
+    Floats left[ROWS], right[ROWS];
+    for (int i = 0; i < ROWS; i++) {
+        left[i] = load(out + i * out_stride);
+        right[i] = load(out + i * out_stride + LANES);
+    }
+    for (long k = 0; k < depth; k++) {
+        const Floats b_left = load(b(k)), b_right = load(b(k) + LANES);
+        for (int i = 0; i < ROWS; i++) {
+            left[i] += a[i * a_stride + k] * b_left;
+            right[i] += a[i * a_stride + k] * b_right;
+        }
+    }
+    for (int i = 0; i < ROWS; i++) {
+        store(out + i * out_stride, left[i]);
+        store(out + i * out_stride + LANES, right[i]);
+    }
+}
+
+// The same for one row. A sum that waits for the one before it wastes the multipliers: four are under way.
+template <typename Rows>
+static inline void multiply_one(float* out, const float* a, Rows b, long depth) {
+    Floats left[4] = {load(out)}, right[4] = {load(out + LANES)};
+    long k = 0;
+    for (; k + 4 <= depth; k += 4)
+        for (int i = 0; i < 4; i++) {
+            left[i] += a[k + i] * load(b(k + i));
+            right[i] += a[k + i] * load(b(k + i) + LANES);
+        }
+    for (; k < depth; k++) {
+        left[0] += a[k] * load(b(k));
+        right[0] += a[k] * load(b(k) + LANES);
+    }
+    store(out, (left[0] + left[1]) + (left[2] + left[3]));
+    store(out + LANES, (right[0] + right[1]) + (right[2] + right[3]));
+}
+
+// The same for any number of rows.
+template <typename Rows>
+static inline void multiply(
+    float* out, long out_stride, const float* a, long a_stride, Rows b, long depth, long rows) {
+    for (; rows >= MAX_ROWS; rows -= MAX_ROWS, out += MAX_ROWS * out_stride, a += MAX_ROWS * a_stride)
+        multiply_rows<MAX_ROWS>(out, out_stride, a, a_stride, b, depth);
+    if (rows >= 4) {
+        multiply_rows<4>(out, out_stride, a, a_stride, b, depth);
+        rows -= 4, out += 4 * out_stride, a += 4 * a_stride;
+    }
+    if (rows == 3) multiply_rows<3>(out, out_stride, a, a_stride, b, depth);
+    if (rows == 2) multiply_rows<2>(out, out_stride, a, a_stride, b, depth);
+    if (rows == 1) multiply_one(out, a, b, depth);
+}
+
+// bfloat16 is the upper half of a float32.
+struct BFloat16 {
+    uint16_t bits;
+};
+
+static inline float widen(float x) { return x; }
+
+static inline float widen(BFloat16 x) {
+    const uint32_t bits = uint32_t(x.bits) << 16;
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+static inline void narrow(float x, float* target) { *target = x; }
+
+static inline void narrow(float x, BFloat16* target) {  // to the nearest, ties to even, as torch does
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    target->bits = x != x ? 0x7fc0 : uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}

@@ -1,0 +1,162 @@
+"""All layers of a decoder in one call of cpu/decoder.cpp, for float32 and for few tokens.
+
+A decode step of a small model is some sixty operations of a few microseconds each, and calling them from Python takes
+longer than they do. Here Python hands over one table of pointers. The price is a second copy of the weights, laid out
+as the inner loop reads them, so this is for models of which that copy is small.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ._cpp import library
+
+_LONG, _POINTER = ctypes.c_long, ctypes.c_void_p
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """One layer, float32, in the order of `struct Layer`; None where the model has none."""
+
+    input_norm: Tensor  # [hidden]
+    qkv: Tensor  # [(H + 2 K) D, hidden]
+    qkv_bias: Tensor | None
+    qk_norm: Tensor | None  # [H + K, D]
+    o: Tensor  # [hidden, H D]
+    o_bias: Tensor | None
+    post_norm: Tensor  # [hidden]
+    gate_up: Tensor  # [2 inner, hidden]
+    gate_up_bias: Tensor | None
+    down: Tensor  # [hidden, inner]
+    down_bias: Tensor | None
+    window: int | None
+
+
+PACKED = ("qkv", "o", "gate_up", "down")
+
+
+@dataclass(frozen=True)
+class DecoderShape:
+    """What all layers share."""
+
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    inner: int
+    eps: float
+    scale: float
+
+
+_SIZES = """layers hidden heads kv_heads head_size inner block_size threads tokens requests table_stride"""
+_ADDRESSES = (
+    """stream branch normed wide narrow positions slots angles block_tables query_start_loc seq_lens"""
+)
+
+
+class _Sizes(ctypes.Structure):
+    _fields_ = [(name, _LONG) for name in _SIZES.split()]
+
+
+class _Step(ctypes.Structure):
+    _fields_ = [
+        *((name, _POINTER) for name in _ADDRESSES.split()),
+        ("eps", ctypes.c_float),
+        ("scale", ctypes.c_float),
+    ]
+
+
+class CpuDecoder:
+    """Layers and final norm of one model."""
+
+    def __init__(
+        self,
+        shape: DecoderShape,
+        layers: Sequence[LayerWeights],
+        final_norm: Tensor,
+        angles: Tensor,
+        max_tokens: int,
+    ) -> None:
+        """final_norm: [hidden]. angles: [max_position, 2 D] cos and sin. max_tokens: of a call."""
+        loaded = library()
+        assert loaded is not None, "there are no C++ kernels here"
+        self._pack, self._packed_size = loaded.pack_weight, loaded.packed_size
+        self._pack.argtypes, self._pack.restype = (_POINTER, _POINTER, _LONG, _LONG), None
+        self._packed_size.argtypes, self._packed_size.restype = (_LONG, _LONG), _LONG
+        self._forward = loaded.decoder_forward
+        self._forward.argtypes, self._forward.restype = (_POINTER,) * 4, None
+        self.shape, self.max_tokens = shape, max_tokens
+        self._kept: list[Tensor] = [final_norm, angles]  # what the pointers point to
+        self._layers = np.array([self._pointers(layer) for layer in layers], dtype=np.int64)  # [layers, 14]
+        self._final_norm = final_norm.data_ptr()
+        self._bound: object = None
+        self._sizes = _Sizes(
+            len(layers), shape.hidden, shape.heads, shape.kv_heads, shape.head_size, shape.inner
+        )
+        self._stream, self._branch, self._wide, self._narrow = self._scratch()
+        self._step = _Step(angles=angles.data_ptr(), eps=shape.eps, scale=shape.scale)
+        self._step.stream, self._step.branch = self._stream.data_ptr(), self._branch.data_ptr()
+        self._step.wide, self._step.narrow = self._wide.data_ptr(), self._narrow.data_ptr()
+
+    def _scratch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        n = self.shape
+        wide = max((n.heads + 2 * n.kv_heads) * n.head_size, 2 * n.inner)
+        widths = (n.hidden, n.hidden, wide, max(n.heads * n.head_size, n.inner))
+        stream, branch, wide_, narrow = (torch.zeros(self.max_tokens, width) for width in widths)
+        return stream, branch, wide_, narrow
+
+    def _pointers(self, layer: LayerWeights) -> list[int]:
+        row = []
+        for name in LayerWeights.__dataclass_fields__:
+            tensor = getattr(layer, name)
+            if name == "window":
+                row += [0, 0, tensor or 0]  # the caches come with the first step
+            elif tensor is None:
+                row.append(0)
+            else:
+                self._kept.append(self._packed(tensor) if name in PACKED else tensor)
+                row.append(self._kept[-1].data_ptr())
+        return row
+
+    def _packed(self, weight: Tensor) -> Tensor:
+        """[out, in] -> the same numbers in the order of cpu/linear.cpp."""
+        packed = torch.empty(self._packed_size(*weight.shape))
+        self._pack(packed.data_ptr(), weight.data_ptr(), *weight.shape)
+        return packed
+
+    def _bind(self, kv_caches: Sequence[tuple[Tensor, Tensor]]) -> None:
+        self._bound = kv_caches
+        for layer, (key, value) in enumerate(kv_caches):
+            self._layers[layer, 11:13] = key.data_ptr(), value.data_ptr()
+        self._sizes.block_size = kv_caches[0][0].shape[1]
+
+    def __call__(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        kv_caches: Sequence[tuple[Tensor, Tensor]],
+        slot_mapping: Tensor,
+        query_start_loc: Tensor,
+        seq_lens: Tensor,
+        block_tables: Tensor,
+    ) -> Tensor:
+        """x [T, hidden] of the embedding -> hidden states [T, hidden]. The other arguments as in AttentionMetadata."""
+        num_tokens = len(x)
+        assert num_tokens <= self.max_tokens
+        if kv_caches is not self._bound:
+            self._bind(kv_caches)
+        normed = torch.empty_like(x)
+        self._stream[:num_tokens] = x
+        sizes, step = self._sizes, self._step
+        sizes.threads, sizes.tokens, sizes.requests = torch.get_num_threads(), num_tokens, len(seq_lens)
+        sizes.table_stride = block_tables.stride(0)
+        step.normed = normed.data_ptr()
+        step.positions, step.slots = positions.data_ptr(), slot_mapping.data_ptr()
+        step.block_tables, step.seq_lens = block_tables.data_ptr(), seq_lens.data_ptr()
+        step.query_start_loc = query_start_loc.data_ptr()
+        self._forward(ctypes.byref(sizes), ctypes.byref(step), self._layers.ctypes.data, self._final_norm)
+        return normed

@@ -1,0 +1,104 @@
+"""When all layers of a decoder run in one call: which models can, and what of them is handed over.
+
+This is an optimization of small models on a CPU, where calling an operation takes longer than the operation. What is
+computed stands in `models/decoder.py`; larger models, larger steps and every unusual layer run from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor
+
+from minivllm import ops
+from minivllm.attention.metadata import AttentionMetadata, LayerKVCache
+from minivllm.layers.linear import Linear
+from minivllm.layers.linear_method import UnquantizedLinear
+
+if TYPE_CHECKING:
+    from minivllm.models.decoder import DecoderLayer, DecoderModel
+
+MAX_PARAMETERS = 50_000_000  # of the layers: they are held twice
+MAX_TOKENS = 256  # of a step: with more, calls hardly count
+
+
+class FusedLayers:
+    """The layers and the final norm of a model that `can_fuse`."""
+
+    def __init__(self, model: DecoderModel) -> None:
+        assert model.norm is not None
+        attention, config = _layers(model)[0].self_attn, model.config
+        self._run = ops.fused_decoder(
+            [_weights(layer) for layer in _layers(model)],
+            model.norm.weight.data,
+            model.rotary_emb.table,
+            (attention.num_heads, attention.num_kv_heads, config.head_dim),
+            eps=config.rms_norm_eps,
+            scale=attention.attn.scale,
+            max_tokens=MAX_TOKENS,
+        )
+
+    def takes(self, x: Tensor, kv_caches: Sequence[LayerKVCache]) -> bool:
+        """Is this step one of those that it is for? x: [T, hidden]. A cache in another type is not."""
+        return len(x) <= MAX_TOKENS and kv_caches[0].key.dtype == x.dtype and not torch.is_grad_enabled()
+
+    def __call__(
+        self, x: Tensor, positions: Tensor, kv_caches: Sequence[LayerKVCache], metadata: AttentionMetadata
+    ) -> Tensor:
+        """As `DecoderModel.forward`: [T, hidden] -> [T, hidden]."""
+        return self._run(
+            x,
+            positions,
+            kv_caches,
+            metadata.slot_mapping,
+            metadata.query_start_loc,
+            metadata.seq_lens,
+            metadata.block_tables,
+        )
+
+
+def can_fuse(model: DecoderModel) -> bool:
+    """A small float32 model that is whole on one CPU, of ordinary layers with ordinary weights."""
+    if model.backend.name != "cpp" or model.dtype != torch.float32:
+        return False
+    if model.tp.size > 1 or not (model.pp.is_first and model.pp.is_last):
+        return False
+    layers = _layers(model)
+    linears = [module for layer in layers for module in layer.modules() if isinstance(module, Linear)]
+    if sum(p.numel() for layer in layers for p in layer.parameters()) > MAX_PARAMETERS:
+        return False
+    ordinary = all(type(linear.method) is UnquantizedLinear for linear in linears)
+    return (
+        ordinary and len(linears) == 4 * len(layers) and all(hasattr(la.mlp, "gate_up_proj") for la in layers)
+    )
+
+
+def _layers(model: DecoderModel) -> list[DecoderLayer]:
+    return cast("list[DecoderLayer]", list(model.layers))
+
+
+def _weights(layer: DecoderLayer) -> dict[str, Tensor | int | None]:
+    attention, mlp = layer.self_attn, layer.mlp
+
+    def weight(linear: Linear) -> Tensor:
+        return cast(Tensor, linear.weight).data
+
+    def bias(linear: Linear) -> Tensor | None:
+        return None if linear.bias is None else linear.bias.data
+
+    return {
+        "input_norm": layer.input_layernorm.weight.data,
+        "qkv": weight(attention.qkv_proj),
+        "qkv_bias": bias(attention.qkv_proj),
+        "qk_norm": None if attention.qk_norm is None else attention.qk_norm.weight.data,
+        "o": weight(attention.o_proj),
+        "o_bias": bias(attention.o_proj),
+        "post_norm": layer.post_attention_layernorm.weight.data,
+        "gate_up": weight(mlp.gate_up_proj),
+        "gate_up_bias": bias(mlp.gate_up_proj),
+        "down": weight(mlp.down_proj),
+        "down_bias": bias(mlp.down_proj),
+        "window": attention.attn.window,
+    }
