@@ -106,7 +106,8 @@ class KVCacheManager:
         if not self.enable_caching:
             return []
         num_full = min(request.num_computed_tokens + num_new_tokens, request.num_tokens) // self.block_size
-        return self._hashes.first(request, num_full)[request.num_computed_tokens // self.block_size :]
+        first = request.num_computed_tokens // self.block_size
+        return self._hashes.first(request, num_full)[first:] if num_full > first else []
 
     # -- room for tokens ----------------------------------------------------------------------------------------------
 

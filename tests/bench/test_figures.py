@@ -30,6 +30,7 @@ def of(name):
 def spec_result():
     row = {"target": "tutor", "method": "ngram", "prompts": "stories", "greedy_tokens_equal": True}
     rows = [{**row, "batch_size": 1, "speedup": 1.25}, {**row, "batch_size": 8, "speedup": 0.5}]
+    rows.append({**row, "batch_size": 1, "prompts": "set 95%", "speedup": 3.0})
     return {"num_speculative_tokens": 4, "rows": rows}
 
 
@@ -99,8 +100,10 @@ def test_speculation_is_drawn_by_batch_size(tmp_path):
         "spec-decode"
     ]
     page = (tmp_path / "figures.md").read_text(encoding="utf-8")
-    assert "From 0.50 to 1.25 times the speed, with 4 drafted tokens; the greedy tokens are equal." in page
-    assert "Speed-up in batches of 8: tutor: ngram, stories 0.50, no speculation 1." in page
+    assert "from 0.50 to 1.25 times the speed with real drafts; from 3.00 to 3.00 times" in page
+    assert "4 tokens are drafted, the greedy tokens are equal." in page
+    assert "batches of 8: real drafts: no speculation 1, ngram, stories 0.50." in page
+    assert "batches of 1: drafts right at a set rate: no speculation 1, ngram, set 95% 3.00." in page
 
 
 def test_measure_runs_each_benchmark_by_its_own_command(tmp_path, monkeypatch):
