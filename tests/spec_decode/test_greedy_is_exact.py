@@ -101,7 +101,7 @@ def test_a_text_that_repeats_itself_takes_few_steps(make_rule_engine, answer):
 
 
 def test_rejected_drafts_leave_no_block_behind(make_rule_engine):
-    """After every step a request holds exactly the blocks of its computed tokens."""
+    """After every step a request holds exactly the blocks of its computed tokens; only full ones can be found."""
     engine = make_rule_engine(
         lambda c: 7 if len(c) % 2 else 20 + len(c), block_size=2, speculative_config=ngram(5)
     )
@@ -112,6 +112,8 @@ def test_rejected_drafts_leave_no_block_behind(make_rule_engine):
         for request in engine.scheduler.running:
             table = engine.kv_cache_manager.tables()[request.request_id]
             assert len(table) == -(-request.num_computed_tokens // 2)
+            num_full = request.num_computed_tokens // 2
+            assert [b.block_hash is not None for b in table] == [i < num_full for i in range(len(table))]
     assert engine.stats().num_draft_tokens > engine.stats().num_accepted_tokens
 
 
