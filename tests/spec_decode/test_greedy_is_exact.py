@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minivllm.sampling_params import SamplingParams, StructuredOutputsParams
+from minivllm.sampling_params import BeamSearchParams, SamplingParams, StructuredOutputsParams
 
 _path = Path(__file__).parents[1] / "engine" / "test_stream_of_requests.py"
 _spec = importlib.util.spec_from_file_location("random_streams", _path)
@@ -206,3 +206,31 @@ def test_drafts_that_did_not_fit_into_a_step_are_forgotten(make_rule_engine):
     engine.scheduler.update_from_output(output, {"a": [9, 9, 7]})
     (request,) = engine.scheduler.running
     assert request.spec_token_ids == [] and request.num_tokens_with_spec == request.num_tokens == 6
+
+
+@settings(max_examples=15)
+@given(
+    width=st.integers(1, 4),
+    prompts=st.lists(st.lists(st.integers(3, 9), min_size=2, max_size=12), min_size=2, max_size=4),
+    num_drafts=st.integers(1, 4),
+)
+def test_beams_run_beside_requests_with_drafts_and_have_none(
+    make_rule_engine, drain, assert_idle, width, prompts, num_drafts
+):
+    """The first prompt is searched with beams, the others are answered greedily, with and without drafts."""
+    beams = BeamSearchParams(width, max_tokens=6, ignore_eos=True)
+    greedy = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
+    said = []
+    for config in (None, ngram(num_drafts)):
+        engine = make_rule_engine(echo, speculative_config=config, num_gpu_blocks_override=200)
+        for number, prompt in enumerate(prompts):
+            engine.add_request(str(number), prompt, greedy if number else beams)
+        done = {output.request_id: output for output in drain(engine) if output.finished}
+        said.append({name: [list(c.token_ids) for c in output.outputs] for name, output in done.items()})
+        SEEN["beside beams"] += engine.scheduler.spec_decode_stats.num_accepted_tokens if config else 0
+        assert_idle(engine)
+    assert said[0] == said[1] and len(said[0]["0"]) == width
+
+
+def test_drafts_were_accepted_beside_beams():
+    assert SEEN["beside beams"] > 20
