@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Profile, and print a table for each step."""
     options: dict[str, Any] = {} if args.tiny else {"load_format": "dummy", "hf_overrides": SHAPE}
+    options["attention_backend"] = "torch"  # the profiler sees into torch's operations, and into no others
     llm = LLM("tutor", enable_prefix_caching=False, max_num_batched_tokens=2048, **options)
     runner = llm.llm_engine.executor.runner  # type: ignore[attr-defined]  # one process
     num_bytes = sum(weight.numel() * weight.element_size() for weight in runner.model.parameters())
