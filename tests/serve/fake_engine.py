@@ -99,6 +99,8 @@ class FakeEngine:
         params = sampling_params or SamplingParams()
         if isinstance(prompt, dict):
             prompt = prompt.get("prompt", prompt.get("prompt_token_ids"))
+        if not isinstance(prompt, str) and not all(0 <= i <= IM_END for i in prompt):
+            raise ValueError(f"prompt must have token ids in [0, {IM_END}]")
         text = prompt if isinstance(prompt, str) else self.tokenizer.decode(prompt)
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         if not ids:

@@ -112,6 +112,7 @@ def test_real_prometheus_scrapes(server, tmp_path):
             return [float(one["value"][1]) for one in answer["data"]["result"]]
 
         server.post("/v1/completions", json={"prompt": "abc", "max_tokens": 5})
+        until(lambda: httpx.get(f"http://127.0.0.1:{port}/-/ready", timeout=5).status_code == 200, 60)
         until(lambda: value('up{job="minivllm"}') == [1.0], 60)
         until(lambda: value("vllm:generation_tokens_total") and value("vllm:generation_tokens_total")[0] >= 5)
         for panel in json.loads(text_of("grafana-dashboard.json"))["panels"]:
