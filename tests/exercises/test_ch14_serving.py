@@ -385,7 +385,7 @@ BUSY = [  # a bug may show under one of these only
 SIZES = "num_blocks=9, block_size=2, max_num_seqs=3, max_num_batched_tokens=8"
 
 
-def tester(impl, scheduler="Scheduler", module="minivllm.core.scheduler"):
+def load_tester(impl, scheduler="Scheduler", module="minivllm.core.scheduler"):
     """A history with the learner's load test and a way to make engines."""
     history = impl.history("play", "check_served", imports=[*LOAD, f"from {module} import {scheduler}"])
     history.run(f"make_engine = lambda: LoggedEngine({scheduler}, {SIZES})")
@@ -420,7 +420,7 @@ def is_done(engine, call):
 
 @pytest.mark.exercise("14.4", "smoke")
 def test_one_request_is_served(impl):
-    history = tester(impl)
+    history = load_tester(impl)
     play(history, [LoadRequest("a", range(3), 2)])
     history.check(f"outputs == {{'a': {said_alone(range(3), 2)}}}", "plays")
     history.check("len(engine.steps) == 2", "plays", timeline(history))
@@ -429,7 +429,7 @@ def test_one_request_is_served(impl):
 @pytest.mark.exercise("14.4", "examples")
 @pytest.mark.parametrize("load", BUSY)
 def test_they_come_and_leave_at_their_steps(impl, load):
-    history = tester(impl)
+    history = load_tester(impl)
     play(history, load)
     check_play(history, load)
     print(f"{history.value('engine').timeline()}\n")
@@ -437,7 +437,7 @@ def test_they_come_and_leave_at_their_steps(impl, load):
 
 @pytest.mark.exercise("14.4", "examples")
 def test_a_load_without_an_end(impl):
-    history = tester(impl, "LosesThePreempted", "minivllm.course.broken_servers")
+    history = load_tester(impl, "LosesThePreempted", "minivllm.course.broken_servers")
     history.run(f"load = {BUSY[0]!r}")
     history.refuses("play(make_engine(), load)", "ends")
 
@@ -453,7 +453,7 @@ def expect_quiet(history):
 @pytest.mark.exercise("14.4", "examples")
 @pytest.mark.parametrize("load", BUSY)
 def test_it_keeps_quiet_on_the_right_engine(impl, load):
-    history = tester(impl)
+    history = load_tester(impl)
     history.run(f"load = {load!r}")
     expect_quiet(history)
 
@@ -477,7 +477,7 @@ def loads(draw):
 @example([LoadRequest("a", range(3), 4, leaves=1)])
 @example([LoadRequest("a", range(3), 4), LoadRequest("b", range(20, 29), 4, leaves=1)])
 def test_it_keeps_quiet_under_any_load(impl, load):
-    history = tester(impl)
+    history = load_tester(impl)
     play(history, load)
     check_play(history, load)
     expect_quiet(history)
@@ -487,7 +487,7 @@ def test_it_keeps_quiet_under_any_load(impl, load):
 def test_it_catches_all_eight_bugs(impl):
     survivors = {}
     for broken in BROKEN:
-        history = tester(impl, broken.__name__, "minivllm.course.broken_servers")
+        history = load_tester(impl, broken.__name__, "minivllm.course.broken_servers")
         history.run(f"loads = {BUSY!r}")
         if not any(history.is_refused(f"check_served(make_engine, loads[{i}])") for i in range(len(BUSY))):
             survivors[broken] = history
