@@ -99,14 +99,14 @@ class DraftModelProposer:
         probs: dict[int, list[torch.Tensor]] = {}
         for index in range(int(step.max_drafts.max(initial=0))):
             rows = step.rows[drafting]
-            token_ids, weights = self._guess(
+            token_ids, drawn_from = self._guess(
                 hidden[torch.from_numpy(last).to(self.device)], step, rows, index
             )
             step.token_ids[rows, known[drafting] + index] = token_ids
             for i, row in enumerate(rows.tolist()):
                 drafts.setdefault(row, []).append(int(token_ids[i]))
-                if weights is not None:
-                    probs.setdefault(row, []).append(weights[i])
+                if i in drawn_from:
+                    probs.setdefault(row, []).append(drawn_from[i])
             drafting = drafting[step.max_drafts[drafting] > index + 1]
             if not len(drafting):
                 break
@@ -120,14 +120,20 @@ class DraftModelProposer:
 
     def _guess(
         self, hidden: torch.Tensor, step: DraftStep, rows: np.ndarray, index: int
-    ) -> tuple[np.ndarray, torch.Tensor | None]:
-        """Draft number `index` of each row, by the row's own parameters: tokens [m], and what they come from [m, V]."""
+    ) -> tuple[np.ndarray, dict[int, torch.Tensor]]:
+        """Draft number `index` of each row, by the row's own parameters.
+
+        Returns:
+            The tokens [m], and of each that was drawn by chance (a greedy row's is not) what it was drawn from: its
+            index among the m -> [V].
+        """
         logits = self.model.compute_logits(hidden)  # [m, V]
         metadata = step.sampling_rows.select(rows, step.num_tokens[rows] + index, step.token_ids)
         if metadata.all_greedy:
-            return self.sampler(logits, metadata).cpu().numpy(), None
+            return self.sampler(logits, metadata).cpu().numpy(), {}
         probs = self.sampler.probabilities(logits, metadata)
-        return self.sampler.draw(probs, metadata, DRAFT).cpu().numpy(), probs
+        by_chance = (~metadata.is_greedy).nonzero().flatten().tolist()
+        return self.sampler.draw(probs, metadata, DRAFT).cpu().numpy(), {i: probs[i] for i in by_chance}
 
     def _forward(
         self, step: DraftStep, rows: np.ndarray, starts: np.ndarray, ends: np.ndarray

@@ -81,6 +81,20 @@ def test_any_stream(method, stream, num_tokens, limit, make_rule_engine, make_ru
     SEEN["hit"] += stats.prefix_cache_hits > 0 and stats.num_draft_tokens > 0
 
 
+def test_a_greedy_request_drafts_on_where_a_random_one_has_ended(make_rule_engine, make_rule_pair, answer):
+    """Its last drafts come from steps of the draft model in which every row is greedy; the first ones do not."""
+    engine = make_rule_pair(echo, nearly_echo, 4)
+    for name, how in [("drawn", {"temperature": 0.8, "top_k": 1, "max_tokens": 4}), ("greedy", {"temperature": 0})]:
+        engine.add_request(name, [5, 6, 7], SamplingParams(**{"max_tokens": 30, **how}))
+    last = {}
+    while engine.has_unfinished_requests():
+        last.update({output.request_id: output for output in engine.step()})
+    lonely = make_rule_engine(echo)
+    expected = answer(lonely, [5, 6, 7], SamplingParams(temperature=0, max_tokens=30)).outputs[0].token_ids
+    assert last["greedy"].outputs[0].token_ids == expected
+    assert last["drawn"].outputs[0].token_ids == expected[:4]
+
+
 def test_the_streams_reach_the_corners():
     if not SEEN:
         pytest.skip("looks at what the test above has seen, which did not run")
