@@ -29,12 +29,14 @@ from minivllm.bench import (
     throughput,
     xray_cost,
 )
+from minivllm.bench.peers import referee
 
 COMMANDS = {
     "kernels": kernels,
     "decode-floor": decode_floor,
     "quantization": quantization,
     "throughput": throughput,
+    "peers": referee,
     "latency": latency,
     "batch-sizes": batch_sizes,
     "batching": batching,
