@@ -32,8 +32,8 @@ help: ## show this list
 serve: $(VENV)/.installed-run ## serve the small model with its chat page; prints the address
 	@$(RUN) -m minivllm.serve --port $(PORT) $(SERVE_ARGS)
 
-test: $(VENV)/.installed-test ## run the whole test suite
-	@$(RUN) -m pytest $(PYTEST_ARGS)
+test: $(VENV)/.installed-test ## run the whole test suite, a file on each core
+	@$(RUN) -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
 
 lab: $(VENV)/.installed-lab ## open JupyterLab on notebooks/
 	@find notebooks -name '*.ipynb' -exec $(VENV)/bin/jupyter trust {} +

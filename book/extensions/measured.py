@@ -1,4 +1,4 @@
-"""Numbers on pages that come from where they are made: `{measured}` from results, `{presets}` from the package.
+"""Numbers that come from where they are made: `{measured}` and `{peers}` from results, `{presets}` from the package.
 
 {measured}`FILE/KEY/KEY:FORMAT`: a number of a committed result, read when the page is made.
 
@@ -12,6 +12,7 @@ Python's. What does not exist fails the build, so a figure cannot outlive its so
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,38 @@ class PresetTable(Directive):
         return parent.children
 
 
+class PeerTable(Directive):
+    """`{peers} RESULT`: a row for each engine of `python -m minivllm.bench peers`, two columns for each workload."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        result = json.loads((RESULTS / f"{self.arguments[0]}.json").read_text(encoding="utf-8"))
+        parent = nodes.container()
+        self.state.nested_parse(
+            StringList(list(peer_rows(result)), self.arguments[0]), self.content_offset, parent
+        )
+        return parent.children
+
+
+def peer_rows(result: dict[str, Any]) -> Iterator[str]:
+    """The lines of a table: tokens per second, how many times that we reach (and the spread of it), peak memory."""
+    workloads = result["workloads"]
+    yield "| | " + " | ".join(f"{name}, tokens/s | minivllm" for name in workloads) + " | peak MiB |"
+    yield "|---" + "|---:" * (2 * len(workloads) + 1) + "|"
+    for engine in result["engines"]:
+        cells = []
+        for row in (workload["engines"][engine] for workload in workloads.values()):
+            ratio = row["ratio_of_minivllm"]
+            times = f"{ratio['median']:.2f}x ({ratio['min']:.2f} - {ratio['max']:.2f})"
+            cells += [f"{row['output_tokens_per_second']:,.0f}", "" if engine == "minivllm" else times]
+        peak = max(workload["engines"][engine]["peak_mib"] for workload in workloads.values())
+        yield f"| {engine} | " + " | ".join(cells) + f" | {peak:,} |"
+
+
 def setup(app: Any) -> dict[str, bool]:
     """Called by Sphinx."""
     app.add_role("measured", measured)
     app.add_directive("presets", PresetTable)
+    app.add_directive("peers", PeerTable)
     return {"parallel_read_safe": True}

@@ -117,6 +117,22 @@ def test_files_that_a_page_names_are_there():
         assert (ROOT / "minivllm" / "serve" / "deploy" / name).is_file(), name
 
 
+def test_a_peer_table_has_what_was_measured():
+    said = {"output_tokens_per_second": 1234.4, "peak_mib": 2048}
+    ours = said | {"ratio_of_minivllm": {"median": 1.0, "min": 1.0, "max": 1.0}}
+    theirs = said | {"ratio_of_minivllm": {"median": 1.5, "min": 1.25, "max": 2.0}, "peak_mib": 512}
+    result = {
+        "engines": {"minivllm": "minivllm 1", "other": "other 2"},
+        "workloads": {"W1": {"engines": {"minivllm": ours, "other": theirs}}},
+    }
+    assert list(load("measured").peer_rows(result)) == [
+        "| | W1, tokens/s | minivllm | peak MiB |",
+        "|---|---:|---:|---:|",
+        "| minivllm | 1,234 |  | 2,048 |",
+        "| other | 1,234 | 1.50x (1.25 - 2.00) | 512 |",
+    ]
+
+
 def test_every_measured_number_on_every_page_can_be_looked_up():
     look_up = load("measured").look_up
     roles = [

