@@ -38,6 +38,12 @@ def commands(monkeypatch):
     return seen
 
 
+@pytest.fixture(autouse=True)
+def _warnings_only(caplog):
+    """Whatever else has run in this process, and what it has asked to be told."""
+    caplog.set_level(logging.WARNING, logger="minivllm.kernels")
+
+
 @needs_compiler
 def test_it_is_built_once_and_again_when_a_source_changes(sources, commands, tmp_path):
     assert _cpp.build_and_load(tmp_path / "cache").answer() == 42
