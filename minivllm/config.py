@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from minivllm.model_config import ModelConfig
+from minivllm.sampling_params import sampling_defaults
 from minivllm.speculative_config import SpeculativeConfig, read_speculative_config
 
 __all__ = ["EngineConfig", "ModelConfig"]
@@ -161,9 +162,9 @@ class EngineConfig:
             raise ValueError(
                 "speculative_config needs pipeline_parallel_size 1: a draft waits for the last stage"
             )
-        if speculation.method == "draft_model" and self.tensor_parallel_size > 1:
+        if speculation.method != "ngram" and self.tensor_parallel_size > 1:
             raise ValueError(
-                "speculative_config method draft_model needs tensor_parallel_size 1; ngram does not"
+                f"speculative_config method {speculation.method} needs tensor_parallel_size 1; ngram does not"
             )
 
     @property
@@ -198,13 +199,15 @@ def load_model_config(config: EngineConfig) -> ModelConfig:
     Raises:
         ValueError: there is no such model, or it is not supported.
     """
-    return ModelConfig.from_pretrained(
+    made = ModelConfig.from_pretrained(
         resolve_model(config.model),
         revision=config.revision,
         download_dir=config.download_dir,
         trust_remote_code=config.trust_remote_code,
         hf_overrides=config.hf_overrides or None,
     )
+    sampling_defaults(made.generation_defaults)  # a value out of range is told now, not to the first request
+    return made
 
 
 def resolve_model(model: str) -> str:

@@ -6,17 +6,35 @@ things (who has a bias, who normalizes q and k, which layers slide a window): th
 `FAMILIES`, so that one decoder serves them all.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from minivllm.model_files import (
+    mapping,
+    number,
+    read_json_object,
+    short,
+    switch,
+    texts,
+    token_ids,
+    whole_number,
+)
+
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 KV_CACHE_DTYPE_BYTES = DTYPE_BYTES | {"float8_e4m3fn": 1, "float8_e5m2": 1}
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+ROPE_LIMITS = {  # the least that each number of the rope settings may be
+    1.0: ("factor", "original_max_position_embeddings"),
+    0.0: (
+        *("low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow"),
+        *("attention_factor", "mscale", "mscale_all_dim"),
+    ),
+}
 REQUIRED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+MAX_LAYERS = 10_000
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 
@@ -89,7 +107,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for name in (*REQUIRED, "num_key_value_heads", "head_dim", "max_position_embeddings"):
-            _check_positive(name, getattr(self, name))
+            whole_number(f"config.json: {name}", getattr(self, name))
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"config.json: num_attention_heads ({self.num_attention_heads}) must be a multiple of "
@@ -100,9 +118,13 @@ class ModelConfig:
                 f"config.json: head_dim must be even for rotary embeddings, got {self.head_dim}."
             )
         if self.hidden_act not in ("silu", "swish"):
-            raise ValueError(f"config.json: hidden_act {self.hidden_act!r} is not supported, only 'silu' is.")
+            raise ValueError(
+                f"config.json: hidden_act {short(self.hidden_act)} is not supported, only 'silu' is."
+            )
         if self.dtype not in DTYPE_BYTES:
-            raise ValueError(f"config.json: dtype {self.dtype!r} is not one of {', '.join(DTYPE_BYTES)}.")
+            raise ValueError(
+                f"config.json: dtype {short(self.dtype)} is not one of {', '.join(DTYPE_BYTES)}."
+            )
 
     @property
     def num_params(self) -> int:
@@ -136,12 +158,12 @@ class ModelConfig:
             ValueError: no such model, no config.json, an unsupported architecture, or a value out of range.
         """
         path = resolve_model_path(model, revision=revision, download_dir=download_dir)
-        raw = _with_rope_parameters(_read_json(path / "config.json"))
+        raw = _with_rope_parameters(read_json_object(path / "config.json"))
         for key, value in _with_rope_parameters(hf_overrides or {}).items():
             merge = isinstance(value, Mapping) and isinstance(raw.get(key), Mapping)
             raw[key] = {**raw[key], **value} if merge else value
         generation_file = path / "generation_config.json"
-        generation = _read_json(generation_file) if generation_file.is_file() else {}
+        generation = read_json_object(generation_file) if generation_file.is_file() else {}
         return cls(path=path, generation_defaults=generation, raw=raw, **_fields(raw, generation))
 
     def kv_cache_specs(self, dtype: str, tensor_parallel_size: int = 1) -> list[KVCacheSpec]:
@@ -186,24 +208,11 @@ def _download(name: str, revision: str | None, download_dir: str | None) -> Path
     return resolve_model_path(folder)
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not valid JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} must hold one JSON object, not a {type(content).__name__}.")
-    return content
-
-
-def _check_positive(name: str, value: object) -> None:
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"config.json: {name} must be a positive whole number, got {value!r}.")
-
-
 def _with_rope_parameters(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Spell rope settings as transformers 5 does; older files say rope_theta, rope_scaling and "type"."""
-    rope = {**(raw.get("rope_scaling") or {}), **(raw.get("rope_parameters") or {})}
+    rope: dict[str, Any] = {}
+    for name in ("rope_scaling", "rope_parameters"):
+        rope |= mapping(f"config.json: {name}", raw.get(name))
     if "type" in rope:
         rope.setdefault("rope_type", rope.pop("type"))
     if raw.get("rope_theta") is not None:
@@ -213,11 +222,11 @@ def _with_rope_parameters(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _architecture(raw: Mapping[str, Any]) -> str:
-    names = raw.get("architectures") or []
+    names = texts("config.json: architectures", raw.get("architectures"))
     for name in names:
         if name in FAMILIES:
-            return str(name)
-    asked = ", ".join(map(str, names)) or "config.json names none"
+            return name
+    asked = ", ".join(names)[:200] or "config.json names none"
     own_code = " Python code that comes with a model (auto_map) is never run." if "auto_map" in raw else ""
     supported = ", ".join(sorted(FAMILIES))
     raise ValueError(f"model: architecture not supported: {asked}.{own_code} Supported: {supported}.")
@@ -229,37 +238,50 @@ def _fields(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> dict[str, 
     family = FAMILIES[architecture]
     cfg = {**family.defaults, **raw}
     for name in REQUIRED:
-        _check_positive(name, cfg.get(name))
+        limit = {"limit": MAX_LAYERS} if name == "num_hidden_layers" else {}
+        whole_number(f"config.json: {name}", cfg.get(name), **limit)
+    if generation.get("max_new_tokens") is not None:
+        whole_number("generation_config.json: max_new_tokens", generation["max_new_tokens"])
+    mapping("config.json: quantization_config", cfg.get("quantization_config"))
     rope = dict(cfg.get("rope_parameters") or {})
-    eos = generation.get("eos_token_id", cfg.get("eos_token_id"))
     windows = _layer_windows(family, cfg)
-    own_bias = bool(cfg.get("attention_bias", False))
+    own_bias = _switch(cfg, "attention_bias")
     return {
         **{name: cfg[name] for name in (*REQUIRED, "max_position_embeddings")},
         "architecture": architecture,
         "num_key_value_heads": cfg.get("num_key_value_heads") or cfg["num_attention_heads"],
         "head_dim": cfg.get("head_dim") or cfg["hidden_size"] // cfg["num_attention_heads"],
-        "rms_norm_eps": float(cfg.get("rms_norm_eps", 1e-6)),
+        "rms_norm_eps": number("config.json: rms_norm_eps", cfg.get("rms_norm_eps", 1e-6)),
         "hidden_act": cfg.get("hidden_act", "silu"),
-        "rope_theta": float(rope.pop("rope_theta", 10000.0)),
+        "rope_theta": number("config.json: rope_theta", rope.pop("rope_theta", 10000.0), low=2),
         "rope_scaling": _rope_scaling(rope, cfg),
-        "tie_word_embeddings": bool(cfg.get("tie_word_embeddings", False)),
+        "tie_word_embeddings": _switch(cfg, "tie_word_embeddings"),
         "attention_bias": own_bias if family.qkv_bias is None else family.qkv_bias,
         "attention_output_bias": own_bias and family.qkv_bias is None,
-        "mlp_bias": bool(cfg.get("mlp_bias", False)) if family.mlp_bias is None else family.mlp_bias,
+        "mlp_bias": _switch(cfg, "mlp_bias") if family.mlp_bias is None else family.mlp_bias,
         "qk_norm": family.qk_norm,
         "sliding_window": next((window for window in windows if window is not None), None),
         "layer_windows": windows,
         "dtype": str(cfg.get("dtype") or cfg.get("torch_dtype") or "float32"),
-        "eos_token_ids": tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,),
-        "bos_token_id": generation.get("bos_token_id", cfg.get("bos_token_id")),
+        "eos_token_ids": _special_tokens("eos_token_id", cfg, generation),
+        "bos_token_id": next(iter(_special_tokens("bos_token_id", cfg, generation)), None),
     }
+
+
+def _switch(cfg: Mapping[str, Any], name: str) -> bool:
+    return switch(f"config.json: {name}", cfg.get(name))
+
+
+def _special_tokens(name: str, cfg: Mapping[str, Any], generation: Mapping[str, Any]) -> tuple[int, ...]:
+    """The ids by that name; what generation_config.json says comes first."""
+    file, said = ("generation_config.json", generation) if name in generation else ("config.json", cfg)
+    return token_ids(f"{file}: {name}", said.get(name), cfg["vocab_size"])
 
 
 def _rope_scaling(rope: Mapping[str, Any], cfg: Mapping[str, Any]) -> dict[str, Any] | None:
     kind = rope.get("rope_type", "default")
     if kind not in ROPE_TYPES:
-        raise ValueError(f"config.json: rope_type {kind!r} is not one of {', '.join(ROPE_TYPES)}.")
+        raise ValueError(f"config.json: rope_type {short(kind)} is not one of {', '.join(ROPE_TYPES)}.")
     if rope.get("partial_rotary_factor", cfg.get("partial_rotary_factor") or 1.0) != 1.0:
         raise ValueError("config.json: partial_rotary_factor is not supported, all of head_dim is rotated.")
     if kind == "default":
@@ -268,24 +290,33 @@ def _rope_scaling(rope: Mapping[str, Any], cfg: Mapping[str, Any]) -> dict[str, 
     missing = [name for name in needed if not isinstance(rope.get(name), int | float)]
     if missing:
         raise ValueError(f"config.json: rope_type {kind!r} needs a number for {', '.join(missing)}.")
-    return {"original_max_position_embeddings": cfg["max_position_embeddings"], **rope}
+    settings = {"original_max_position_embeddings": cfg["max_position_embeddings"], **rope}
+    for low, names in ROPE_LIMITS.items():
+        for name in names:
+            if settings.get(name) is not None:
+                number(f"config.json: {name} of the rope settings", settings[name], low)
+    if kind == "llama3" and not settings["low_freq_factor"] < settings["high_freq_factor"]:
+        raise ValueError("config.json: high_freq_factor of the rope settings must be above low_freq_factor.")
+    return settings
 
 
 def _layer_windows(family: Family, cfg: Mapping[str, Any]) -> tuple[int | None, ...]:
     """Mistral slides in every layer; Qwen, if at all, where layer_types says so or from max_window_layers on."""
     layers = range(cfg["num_hidden_layers"])
     window = cfg.get("sliding_window")
-    slides = family.windows == "all" or (family.windows == "layer_types" and cfg.get("use_sliding_window"))
+    slides = family.windows == "all" or (
+        family.windows == "layer_types" and _switch(cfg, "use_sliding_window")
+    )
     if not slides or window is None:
         return (None,) * len(layers)
-    _check_positive("sliding_window", window)
+    whole_number("config.json: sliding_window", window)
     if family.windows == "all":
         return (window,) * len(layers)
-    first = cfg.get("max_window_layers", 28)
-    types = cfg.get("layer_types") or [
+    first = number("config.json: max_window_layers", cfg.get("max_window_layers", 28))
+    types = texts("config.json: layer_types", cfg.get("layer_types")) or [
         "sliding_attention" if i >= first else "full_attention" for i in layers
     ]
     if len(types) != len(layers) or not set(types) <= {"sliding_attention", "full_attention"}:
         what = "one 'sliding_attention' or 'full_attention' per layer"
-        raise ValueError(f"config.json: layer_types must have {what} ({len(layers)}), got {types}.")
+        raise ValueError(f"config.json: layer_types must have {what} ({len(layers)}), got {short(types)}.")
     return tuple(window if kind == "sliding_attention" else None for kind in types)

@@ -101,7 +101,7 @@ def read_tasks(file: Path, defaults: Mapping[str, Any]) -> list[Task]:
 def _list(text: str, file: Path) -> list[Any]:
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"--input-file: {file} is not valid JSON: {error}") from error
     if not isinstance(content, list):
         raise ValueError(f'--input-file: {file} must hold a list of {{"id": ..., "prompt": ...}}')
@@ -120,7 +120,7 @@ def _task_of_item(item: Any, defaults: Mapping[str, Any]) -> Task:
 def _task_of_line(line: str, number: int) -> Task:
     try:
         given = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return Task(None, "", {}, f"line {number} is not valid JSON: {error}")
     if not isinstance(given, dict) or not isinstance(given.get("body"), dict):
         return Task(None, "", {}, f"line {number} must be an object with custom_id, url and body")

@@ -299,10 +299,17 @@ def sampling_defaults(generation_config: Mapping[str, Any]) -> dict[str, Any]:
     """What a model's generation_config.json says about sampling, as fields of SamplingParams.
 
     `do_sample: false` means greedy, as it does in transformers (vLLM does not read it).
+
+    Raises:
+        ValueError: a value is out of range.
     """
     given = {
         name: value for name in _FROM_GENERATION_CONFIG if (value := generation_config.get(name)) is not None
     }
     if generation_config.get("do_sample") is False:
         given["temperature"] = 0.0
+    try:
+        SamplingParams(**given)
+    except ValueError as error:
+        raise ValueError(f"generation_config.json: {error}") from error
     return given

@@ -14,7 +14,7 @@ def load_tokenizer(path: str, config: EngineConfig) -> Any | None:
     """The tokenizer of a folder or hub id; None for a local folder without one (token ids in, token ids out).
 
     Raises:
-        ValueError: the tokenizer was named by the user and there is none.
+        ValueError: the tokenizer was named by the user and there is none, or its files make no sense.
     """
     folder = Path(path)
     if folder.is_dir() and not any((folder / name).exists() for name in TOKENIZER_FILES):
@@ -23,9 +23,17 @@ def load_tokenizer(path: str, config: EngineConfig) -> Any | None:
         return None
     from transformers import AutoTokenizer  # takes a second to import: not for token-id models
 
-    return AutoTokenizer.from_pretrained(
-        path,
-        revision=config.revision,
-        cache_dir=config.download_dir,
-        trust_remote_code=config.trust_remote_code,
-    )
+    try:
+        return AutoTokenizer.from_pretrained(
+            path,
+            revision=config.revision,
+            cache_dir=config.download_dir,
+            trust_remote_code=config.trust_remote_code,
+        )
+    except (
+        Exception
+    ) as error:  # another library reads a stranger's files, and has no one name for what is wrong
+        reason = " ".join(str(error).split())[:300].rstrip(".")
+        raise ValueError(
+            f"the tokenizer of {path} cannot be loaded ({type(error).__name__}: {reason}); download its files again."
+        ) from error

@@ -5,8 +5,8 @@ Files are mapped, not read: a rank touches the pages that hold its own shards, o
 loading needs little more memory than its share of the model.
 """
 
-import json
 import logging
+import math
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -18,10 +18,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from minivllm.hardware import total_memory
 from minivllm.layers.context import LayerContext
 from minivllm.layers.linear_method import UnquantizedLinear
 from minivllm.layers.weights import CheckpointTensor, WeightSlot
 from minivllm.model_config import ModelConfig
+from minivllm.model_files import mapping, read_json_object, short
 from minivllm.models.decoder import DecoderModel
 from minivllm.models.registry import ModelRegistry
 from minivllm.ops import AttentionBackend
@@ -31,6 +33,9 @@ from minivllm.quantization.registry import linear_method
 logger = logging.getLogger(__name__)
 
 LOAD_FORMATS = ("auto", "safetensors", "dummy")
+FILE_DTYPES = ("BF16", "F16", "F32", "F64")
+ROTARY_BYTES = 22  # for each position and each number of a head, while layers/rotary.py makes its table
+PACKED = (".qweight", ".qzeros")  # AWQ's words
 
 
 def load_model(
@@ -59,13 +64,14 @@ def load_model(
         seed: of the dummy weights.
 
     Raises:
-        ValueError: unknown load_format, a quantized checkpoint that is not read, or files that do not fit.
+        ValueError: unknown load_format, a quantized checkpoint that is not read, files that do not fit or are damaged,
+            or a model that does not fit into the memory.
     """
     if load_format not in LOAD_FORMATS:
         raise ValueError(f"load_format must be one of {', '.join(LOAD_FORMATS)}, got {load_format!r}.")
     method = linear_method(quantization, model_config.raw.get("quantization_config"))
     context = LayerContext(dtype, torch.device(device), method or UnquantizedLinear(), tp, pp)
-    model: DecoderModel = ModelRegistry.resolve(model_config.architecture)(model_config, context, backend)
+    model = _build(model_config, context, backend)
     weights: Iterator[tuple[str, CheckpointTensor]] = (
         dummy_weights(model.weight_slots(), seed)
         if load_format == "dummy"
@@ -75,6 +81,25 @@ def load_model(
         model.load_weights(weights)
     logger.info("%s", describe_weights(model))
     return model.eval()
+
+
+def _build(config: ModelConfig, context: LayerContext, backend: AttentionBackend) -> DecoderModel:
+    """The empty model. A config.json can ask for more than there is, by mistake or on purpose."""
+    share = config.num_params // (context.tp.size * context.pp.size)
+    is_plain = isinstance(context.method, UnquantizedLinear)
+    num_bytes = share * context.params_dtype.itemsize // (1 if is_plain else 8)
+    num_bytes += ROTARY_BYTES * config.max_position_embeddings * config.head_dim
+    sentence = (
+        f"model: config.json asks for {config.num_params:,} weights and {config.max_position_embeddings:,} positions, "
+        f"which do not fit into the memory of device {context.device}."
+    )
+    if num_bytes > total_memory(context.device):
+        raise ValueError(sentence)
+    try:
+        model: DecoderModel = ModelRegistry.resolve(config.architecture)(config, context, backend)
+    except (MemoryError, RuntimeError) as error:  # torch knows no better name for it
+        raise ValueError(sentence) from error
+    return model
 
 
 def describe_weights(model: nn.Module) -> str:
@@ -96,7 +121,7 @@ def dummy_weights(slots: dict[str, WeightSlot], seed: int, std: float = 0.02) ->
         generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
         if name.endswith("norm.weight"):
             yield name, torch.ones(slot.shape)
-        elif name.endswith((".qweight", ".qzeros")):
+        elif name.endswith(PACKED):
             yield name, torch.randint(-(2**31), 2**31, slot.shape, generator=generator, dtype=torch.int32)
         elif name.endswith(".scales"):
             yield name, torch.full(slot.shape, std / 42.5**0.5)
@@ -105,22 +130,38 @@ def dummy_weights(slots: dict[str, WeightSlot], seed: int, std: float = 0.02) ->
 
 
 class FileTensor:
-    """A tensor in a safetensors file; slicing reads that part of it, on the CPU."""
+    """A tensor in a safetensors file; slicing reads that part of it, on the CPU.
+
+    Raises:
+        ValueError: it holds numbers of another kind than this model's, or, when sliced, NaN or infinite ones: no answer
+            of such a model would mean anything.
+    """
 
     def __init__(self, file: Any, name: str) -> None:
-        self._slice = file.get_slice(name)
+        self._name, self._slice = name, file.get_slice(name)
         self._whole = partial(file.get_tensor, name)
         self.shape = tuple(self._slice.get_shape())
+        dtype, allowed = self._slice.get_dtype(), ("I32",) if name.endswith(PACKED) else FILE_DTYPES
+        if dtype not in allowed:
+            raise ValueError(f"checkpoint tensor {name} holds {dtype} numbers, not {' or '.join(allowed)}.")
 
     def __getitem__(self, index: Any) -> Tensor:
-        return self._slice[index] if self.shape else self._whole()  # a single number cannot be sliced
+        piece: Tensor = (
+            self._slice[index] if self.shape else self._whole()
+        )  # a single number cannot be sliced
+        # the sum is one pass and no copy; only where it is not finite, which too large a sum is as well, a second look
+        if not math.isfinite(piece.sum(dtype=torch.float32).item()) and not piece.isfinite().all():
+            raise ValueError(
+                f"checkpoint tensor {self._name} holds NaN or infinite numbers; download it again."
+            )
+        return piece
 
 
 def read_weights(folder: Path) -> Iterator[tuple[str, FileTensor]]:
     """Yield every tensor of the folder's safetensors files with its name, unread.
 
     Raises:
-        ValueError: no such files, one that the index names is missing, or one is damaged.
+        ValueError: no such files, one that the index names is missing, or one is damaged or holds other numbers.
     """
     for file in weight_files(folder):
         try:
@@ -137,19 +178,27 @@ def weight_files(folder: Path) -> list[Path]:
     """The files of a checkpoint in reading order: those the index names, or the only one, or all."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
-            raise ValueError(
-                f"{index} is no index of safetensors files ({error}); download it again."
-            ) from error
-        files = [folder / name for name in names]
+        files = [folder / name for name in _names_in(index)]
     elif (folder / "model.safetensors").is_file():
         files = [folder / "model.safetensors"]
     else:  # "consolidated" files repeat the same weights under other names
-        files = sorted(f for f in folder.glob("*.safetensors") if not f.name.startswith("consolidated"))
+        found = sorted(folder.glob("*.safetensors"))
+        files = [f for f in found if f.is_file() and not f.name.startswith("consolidated")]
     missing = [file.name for file in files if not file.is_file()]
     if missing or not files:
         what = f"{missing[0]}, which its index names" if missing else "any *.safetensors file"
         raise ValueError(f"model: the folder {folder} lacks {what}; other weight formats are not read.")
     return files
+
+
+def _names_in(index: Path) -> list[str]:
+    """The files that an index names, all of them beside it: a stranger's index opens nothing else."""
+    weight_map = read_json_object(index).get("weight_map")
+    if weight_map is None:
+        raise ValueError(f"{index} is no index of safetensors files (no weight_map); download it again.")
+    names = list(mapping(f"{index}: weight_map", weight_map).values())
+    for name in names:
+        is_name = isinstance(name, str) and name.isprintable() and len(name) < 256
+        if not is_name or not name.endswith(".safetensors") or Path(name).name != name or "\\" in name:
+            raise ValueError(f"{index} must name *.safetensors files of its own folder, got {short(name)}.")
+    return sorted(set(names))

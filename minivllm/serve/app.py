@@ -36,8 +36,9 @@ def create_app(engine: AsyncLLMEngine, settings: ServerSettings) -> FastAPI:
     metrics = ServerMetrics(
         settings.served_model_names[0], engine.max_model_len, lambda: engine.stats, cache_config(engine)
     )
-    feed = XrayFeed(engine) if settings.enable_xray else None
-    engine.observer = metrics if feed is None else Observers((metrics, feed))
+    num_feeds = engine.config.data_parallel_size if settings.enable_xray else 0
+    feeds = [XrayFeed(engine, replica) for replica in range(num_feeds)]
+    engine.observer = Observers((metrics, *feeds)) if feeds else metrics
     backend = Backend(engine, settings, metrics)
 
     @asynccontextmanager
@@ -63,7 +64,7 @@ def create_app(engine: AsyncLLMEngine, settings: ServerSettings) -> FastAPI:
         health_router,
     ):
         app.include_router(make(backend))
-    app.include_router(page_router(feed, with_docs=settings.enable_docs))
+    app.include_router(page_router(feeds, with_docs=settings.enable_docs))
     install_error_handlers(app)
     app.add_exception_handler(ClientGone, answer_gone_client)
     _add_layers(app, backend)

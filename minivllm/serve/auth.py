@@ -1,4 +1,4 @@
-"""ApiKeyGuard: with --api-key every route asks for a key, but for the few that are listed here."""
+"""ApiKeyGuard: with --api-key every route asks for a key, but for the few that paths.py lists."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from collections.abc import Sequence
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from minivllm.serve.errors import error_body, error_response
-
-# A supervisor's checks, Prometheus, and the page, which holds no secret. Nothing here tells what anybody asked.
-OPEN_PATHS = frozenset({"/", "/health", "/ping", "/version", "/load", "/metrics"})
-OPEN_PREFIX = "/static/"
+from minivllm.serve.paths import is_open, route_path
 
 
 class ApiKeyGuard:
@@ -28,7 +25,7 @@ class ApiKeyGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through, or answer 401."""
-        if scope["type"] == "http" and not self._is_open(scope) and not self._has_key(scope):
+        if scope["type"] == "http" and not self._needs_no_key(scope) and not self._has_key(scope):
             error = error_body(401, "This server asks for an API key: send Authorization: Bearer <key>.")
             response = error_response(401, error, {"WWW-Authenticate": "Bearer"})
             await response(scope, receive, send)
@@ -36,12 +33,8 @@ class ApiKeyGuard:
             await self._app(scope, receive, send)
 
     @staticmethod
-    def _is_open(scope: Scope) -> bool:
-        return (
-            scope["method"] == "OPTIONS"
-            or scope["path"] in OPEN_PATHS
-            or scope["path"].startswith(OPEN_PREFIX)
-        )
+    def _needs_no_key(scope: Scope) -> bool:
+        return scope["method"] == "OPTIONS" or is_open(route_path(scope))
 
     def _has_key(self, scope: Scope) -> bool:
         values = [value for name, value in scope["headers"] if name == b"authorization"]

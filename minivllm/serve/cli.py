@@ -75,7 +75,9 @@ def _serve(
 def describe(engine: Any, settings: ServerSettings) -> str:
     """What is served, for the terminal: the model, its KV cache, and what that is good for."""
     num_blocks, block_size = engine.stats.num_gpu_blocks, engine.config.block_size
-    num_tokens = (num_blocks - 1) * block_size  # block 0 is the null block
+    num_tokens = (
+        num_blocks - engine.config.data_parallel_size
+    ) * block_size  # block 0 of each replica is the null block
     return (
         f"Serving {', '.join(settings.served_model_names)}: KV cache of {num_blocks:,} blocks of {block_size} tokens = "
         f"{num_tokens:,} tokens, room for {num_tokens / engine.max_model_len:.1f} requests of full length "

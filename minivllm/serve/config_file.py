@@ -41,7 +41,7 @@ def _read(path: str) -> dict[str, Any]:
         raise ValueError(f"--config: {path} is larger than {MAX_BYTES} bytes")
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(
             f"--config: {path} is not valid YAML: {' '.join(str(error).split())[:300]}"
         ) from error

@@ -24,6 +24,7 @@ from minivllm.core.scheduler import QueueFullError
 logger = logging.getLogger(__name__)
 
 MAX_MESSAGE_CHARS = 1000
+PLACES = ("body", "query")  # where the framework says that a field was found
 _TYPES = {
     400: "BadRequestError",
     401: "AuthenticationError",
@@ -174,7 +175,7 @@ def describe_validation(errors: Sequence[Any]) -> tuple[str, str | None]:
     """One sentence for the first thing wrong with a body, and the field it is about."""
     first = errors[0]
     # a body that may be of several models names the model, too: (body, TokenizeTextRequest, prompt)
-    location = [str(part) for part in first["loc"] if part != "body" and not str(part)[:1].isupper()]
+    location = [str(part) for part in first["loc"] if part not in PLACES and not str(part)[:1].isupper()]
     if first["type"] == "json_invalid":
         return f"The body is not valid JSON: {first['ctx']['error']} at character {location[0]}.", None
     text = str(first["msg"]).removeprefix("Value error, ")

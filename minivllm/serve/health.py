@@ -16,6 +16,7 @@ from minivllm.serve.responses import HealthResponse
 def health_router(backend: Backend) -> APIRouter:
     """The routes, over `backend`."""
     router = APIRouter()
+    num_null_blocks = backend.engine.config.data_parallel_size  # block 0 of every replica
 
     answers: dict[int | str, dict[str, Any]] = {503: {"model": HealthResponse}}
 
@@ -50,13 +51,14 @@ def health_router(backend: Backend) -> APIRouter:
     async def status() -> dict[str, Any]:
         """The few numbers of the page's status line."""
         stats = backend.engine.stats
+        num_blocks = stats.num_gpu_blocks - num_null_blocks  # which hold nothing
         return {
             "model": backend.model_name,
             "is_alive": backend.engine.dead_error is None,
             "num_requests_running": stats.num_running_reqs,
             "num_requests_waiting": stats.num_waiting_reqs,
-            "num_blocks_in_use": stats.num_gpu_blocks - 1 - stats.num_free_blocks,
-            "num_blocks": stats.num_gpu_blocks - 1,  # block 0 is the null block, which holds nothing
+            "num_blocks_in_use": num_blocks - stats.num_free_blocks,
+            "num_blocks": num_blocks,
             "max_model_len": backend.engine.max_model_len,
             "default_temperature": backend.default_temperature,
             "has_xray": backend.settings.enable_xray,

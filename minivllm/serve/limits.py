@@ -51,6 +51,8 @@ class BodyLimit:
             await _refuse("The body must be JSON, sent with Content-Type: application/json.")(
                 scope, receive, send
             )
+        elif not _is_utf8(body):
+            await _refuse("The body must be UTF-8 text, as JSON is.")(scope, receive, send)
         elif _holds_half_characters(body):
             message = "The body holds half of a surrogate pair (\\ud800 to \\udfff alone), which is no text."
             await _refuse(message)(scope, receive, send)
@@ -104,6 +106,15 @@ def _is_json(content_type: bytes) -> bool:
     header["content-type"] = content_type.decode("latin-1")
     kind = header.get_content_type()
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+
+
+def _is_utf8(body: bytes) -> bool:
+    """json.loads would guess at other encodings, and let halves of surrogate pairs through, spelled as bytes."""
+    try:
+        body.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _holds_half_characters(body: bytes) -> bool:

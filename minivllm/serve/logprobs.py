@@ -14,7 +14,7 @@ from minivllm.serve.responses import (
     TopLogprob,
 )
 
-FLOOR = -9999.0  # JSON has no -Infinity
+FLOOR = -9999.0  # JSON has neither -Infinity nor NaN
 
 
 def completion_logprobs(
@@ -86,4 +86,4 @@ def _spelling(token_id: int, one: Logprob, as_ids: bool) -> str:
 
 
 def _finite(one: Logprob) -> float:
-    return max(one.logprob, FLOOR)
+    return one.logprob if one.logprob > FLOOR else FLOOR

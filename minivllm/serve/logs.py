@@ -25,7 +25,7 @@ class HideQuietPaths(logging.Filter):
         arguments = record.args
         if not isinstance(arguments, tuple) or len(arguments) < 3:
             return True
-        return str(arguments[2]).split("?")[0] not in QUIET_PATHS
+        return not str(arguments[2]).split("?")[0].endswith(QUIET_PATHS)  # behind a prefix, too
 
 
 class TextFormatter(logging.Formatter):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from importlib.resources import files
 
 from fastapi import APIRouter
@@ -35,8 +35,8 @@ HEADERS = {
 }
 
 
-def page_router(feed: XrayFeed | None, *, with_docs: bool) -> APIRouter:
-    """The routes; the files are read here. Without `feed` there is nothing to watch."""
+def page_router(feeds: Sequence[XrayFeed], *, with_docs: bool) -> APIRouter:
+    """The routes; the files are read here. There is a feed for each replica, or none, and then nothing to watch."""
     router = APIRouter(include_in_schema=False)
     folder = files("minivllm.serve").joinpath("static")
     contents = {name: folder.joinpath(name).read_bytes() for name in MEDIA_TYPES}
@@ -60,13 +60,17 @@ def page_router(feed: XrayFeed | None, *, with_docs: bool) -> APIRouter:
         async def docs() -> Response:
             return asset("docs.html")
 
-    if feed is not None:
+    if feeds:
 
         @router.get("/xray")
-        async def xray() -> Response:
-            """What the engine does, as server-sent events."""
+        async def xray(replica: int = 0) -> Response:
+            """What the engine does, or the one of that number among data-parallel ones, as server-sent events."""
+            if not 0 <= replica < len(feeds):
+                raise APIError(
+                    404, f"replica must be in [0, {len(feeds) - 1}], not {replica}", param="replica"
+                )
             headers = {**HEADERS, "X-Accel-Buffering": "no"}
-            events = feed.watch()
+            events = feeds[replica].watch()
             first = await anext(events)  # a refusal is an answer of its own, not a broken stream
             return StreamingResponse(_after(first, events), media_type="text/event-stream", headers=headers)
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from jinja2.exceptions import TemplateError
+from jinja2.exceptions import TemplateError, TemplateSyntaxError
 
 from minivllm.serve.protocol import ChatFields, ChatMessage, ToolCall
 
 T = TypeVar("T")
+RENDER_ERRORS = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError)
 MAX_CHARS = 2**18  # takes a third of a second; of text that need not fit the context
 
 
@@ -29,8 +30,7 @@ class Renderer:
 
     def __init__(self, tokenizer: Any | None, max_model_len: int, chat_template: str | None = None) -> None:
         self._tokenizer = copy.deepcopy(tokenizer)
-        own_template = getattr(tokenizer, "chat_template", None)
-        self._template: str | None = chat_template or own_template  # the server's, never a request's
+        self._template = _template(tokenizer, chat_template)  # the server's, never a request's
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="minivllm-tokenizer")
         longest_token = max(map(len, tokenizer.get_vocab())) if tokenizer is not None else 0
         self._fitting_chars = max_model_len * longest_token
@@ -100,6 +100,33 @@ class Renderer:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
+def _template(tokenizer: Any | None, given: str | None) -> str | None:
+    """`given`, else the model's own; of several with names, the one called default.
+
+    Raises:
+        ValueError: it is no Jinja, which is told at the start and not to the first conversation.
+    """
+    template = given or getattr(tokenizer, "chat_template", None)
+    if isinstance(template, Mapping):
+        template = template.get("default")
+    if tokenizer is None or template is None:
+        return None
+    if not isinstance(template, str):
+        raise ValueError("the model's chat template is no text: give another with --chat-template")
+    try:
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": "Hello"}], chat_template=template, tokenize=False
+        )
+    except TemplateSyntaxError as error:
+        raise ValueError(
+            f"the chat template is no valid Jinja, in line {error.lineno}: {error.message}. Give another with "
+            "--chat-template"
+        ) from error
+    except RENDER_ERRORS:  # it wants another conversation than this one
+        pass
+    return template
+
+
 def _encode_chat(tokenizer: Any, template: str | None, chat: ChatFields) -> list[int]:
     try:
         text = tokenizer.apply_chat_template(
@@ -111,7 +138,7 @@ def _encode_chat(tokenizer: Any, template: str | None, chat: ChatFields) -> list
             continue_final_message=chat.continue_final_message,
             **(chat.chat_template_kwargs or {}),
         )
-    except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
+    except RENDER_ERRORS as error:
         raise ValueError(f"messages do not suit the model's chat template: {error}") from error
     return tokenizer.encode(text, add_special_tokens=chat.add_special_tokens)
 

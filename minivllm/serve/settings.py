@@ -97,11 +97,14 @@ def read_template(template: str) -> str:
     """The text of `--chat-template`: a file's content, or the text itself if it looks like Jinja.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is neither, or the file is no text.
     """
     if "{{" in template or "{%" in template:
         return template
     path = Path(template)
     if not path.is_file():
         raise ValueError(f"--chat-template: there is no file {template}, and it holds no Jinja")
-    return path.read_text(encoding="utf-8")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--chat-template: the file {template} is not UTF-8 text") from error

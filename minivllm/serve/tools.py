@@ -82,9 +82,9 @@ def _required_calls(text: str) -> tuple[str | None, list[ToolCallAnswer]]:
     """An answer that was cut off by max_tokens is no JSON yet: it stays text."""
     try:
         calls = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text, []
-    return None, [new_call(call["name"], json.dumps(call["arguments"], ensure_ascii=False)) for call in calls]
+    return None, [new_call(call["name"], _as_json(call["arguments"])) for call in calls]
 
 
 def new_call(name: str, arguments: str) -> ToolCallAnswer:
@@ -159,9 +159,23 @@ def _parse_call(text: str) -> ToolCallAnswer | None:
         call = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(call, dict) or not isinstance(call.get("name"), str):
+    if not isinstance(call, dict) or not isinstance(call.get("name"), str) or not call["name"].isprintable():
         return None
     arguments = call.get("arguments", {})
     if not isinstance(arguments, dict):
         return None
-    return new_call(call["name"], json.dumps(arguments, ensure_ascii=False))
+    return new_call(call["name"], _as_json(arguments))
+
+
+def _as_json(arguments: Any) -> str:
+    """Characters stay as they are, unless the model wrote half of one: only an escape can carry that."""
+    text = json.dumps(arguments, ensure_ascii=False)
+    return text if text.isascii() or _is_sendable(text) else json.dumps(arguments)
+
+
+def _is_sendable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

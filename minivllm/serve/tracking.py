@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from minivllm.serve.http_metrics import HttpMetrics
 from minivllm.serve.logs import REQUEST_ID
+from minivllm.serve.paths import route_path
 
 logger = logging.getLogger(__name__)
 _ID = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -52,7 +53,7 @@ class RequestTracker:
         answer = _Answer()
         request_id = _request_id(scope)
         token = REQUEST_ID.set(request_id)
-        is_work = int(scope["method"] == "POST" and scope["path"].startswith("/v1/"))
+        is_work = int(scope["method"] == "POST" and route_path(scope).startswith("/v1/"))
         self._load.num_requests += is_work
 
         async def noted(message: Message) -> None:

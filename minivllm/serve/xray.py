@@ -62,15 +62,21 @@ class _Tap(EventLog):
 
 
 class XrayFeed:
-    """The frames of one engine, for any number of viewers up to MAX_VIEWERS; a StepObserver."""
+    """The frames of one engine, for any number of viewers up to MAX_VIEWERS; a StepObserver.
 
-    def __init__(self, engine: AsyncLLMEngine) -> None:
+    Of several data-parallel replicas it shows the one of number `replica`.
+    """
+
+    def __init__(self, engine: AsyncLLMEngine, replica: int = 0) -> None:
         self._engine = engine
+        self._replica = replica
         self._viewers: set[asyncio.Queue[bytes | None]] = set()
         self._frames: deque[dict[str, Any]] = deque(maxlen=MAX_FRAMES)
         self._sender: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()  # one viewer comes or goes at a time
-        self._recorder: Recorder | None = None  # only the engine thread touches it and the next three
+        self._num_replicas = engine.config.data_parallel_size
+        self._watched: LLMEngine | None = None  # only the engine thread touches it and the next
+        self._recorder: Recorder | None = None
         self._tap: _Tap | None = None
         self._numbers: dict[str, int] = {}  # request id -> a short number, while the request lives
         self._num_named = 0
@@ -81,8 +87,21 @@ class XrayFeed:
 
     def on_step(self, outputs: Sequence[EngineOutput], stats: EngineStats, now: float) -> None:
         """Write a frame of what happened since the last one."""
-        if self._tap is not None:
-            self._frames.append(self._frame(self._tap.take(), outputs, stats, now))
+        if self._tap is None or self._watched is None:
+            return
+        events = self._tap.take()
+        if self._num_replicas > 1:
+            if not events:
+                return  # another replica's step
+            stats, outputs = self._watched.stats(), self._outputs_here(events, outputs)
+        self._frames.append(self._frame(events, outputs, stats, now))
+
+    def _outputs_here(
+        self, events: Sequence[Event], outputs: Sequence[EngineOutput]
+    ) -> Sequence[EngineOutput]:
+        """Those of requests that this replica has; of several choices the first is called 0_ID."""
+        here = {*self._numbers, *(event.request_id for event in events if isinstance(event, Add))}
+        return [one for one in outputs if not here.isdisjoint((one.request_id, f"0_{one.request_id}"))]
 
     def on_abort(self, request_id: str) -> None:
         """The abort itself is an event."""
@@ -90,6 +109,7 @@ class XrayFeed:
 
     def _watch(self, engine: LLMEngine) -> dict[str, Any]:
         """Begin to record if nobody does, and say how things stand."""
+        engine = self._watched = getattr(engine, "replicas", [engine])[self._replica]
         if self._recorder is None:
             self._recorder = Recorder(engine.kv_cache_manager, engine.scheduler)
             self._recorder.log = self._tap = _Tap(self._recorder.log)
@@ -99,6 +119,8 @@ class XrayFeed:
         tables = {i: table.block_ids for i, table in manager.tables().items()}
         return {
             "number": self._num_frames,  # later frames have higher ones
+            "replica": self._replica,
+            "num_replicas": self._num_replicas,
             "num_blocks": manager.pool.num_blocks,
             "block_size": manager.block_size,
             "budget": engine.config.max_num_batched_tokens,
@@ -111,7 +133,7 @@ class XrayFeed:
     def _stop(self, _: LLMEngine) -> None:
         if self._recorder is not None:
             self._recorder.stop()
-        self._recorder, self._tap, self._numbers = None, None, {}
+        self._watched, self._recorder, self._tap, self._numbers = None, None, None, {}
         self._timed.clear()
 
     def _frame(

@@ -7,7 +7,6 @@ Llama-2-7B in 16 bits that is 2 x 32 x 128 x 2 bytes x 32 layers = 512 KiB; `kv_
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +16,7 @@ from minivllm.attention.cache_dtype import movable
 from minivllm.attention.metadata import LayerKVCache
 from minivllm.config import EngineConfig
 from minivllm.core.block_table import cdiv
+from minivllm.hardware import total_memory
 from minivllm.model_config import KVCacheSpec
 
 MAX_CPU_BYTES = 4 * 2**30  # as vLLM's default KV cache on a CPU
@@ -61,15 +61,7 @@ def _default_budget(config: EngineConfig, device: torch.device, num_local_ranks:
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return max(0, int(total * config.gpu_memory_utilization) - (total - free))
-    return min(MAX_CPU_BYTES, int(CPU_SHARE * _physical_memory())) // num_local_ranks
-
-
-def _physical_memory() -> int:
-    """Bytes of RAM; 8 GiB where the system does not tell (Windows)."""
-    names = getattr(os, "sysconf_names", {})
-    if "SC_PHYS_PAGES" not in names:
-        return 8 * 2**30
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(MAX_CPU_BYTES, int(CPU_SHARE * total_memory(device))) // num_local_ranks
 
 
 def allocate_kv_caches(

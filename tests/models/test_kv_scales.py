@@ -119,7 +119,9 @@ def test_a_checkpoint_brings_them(small, tmp_path):
 def test_a_scale_that_is_none_is_a_sentence(small, tmp_path, wrong):
     config, tensors = small
     save_file(tensors | {"model.layers.0.self_attn.k_scale": wrong}, tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match=r"model\.layers\.0\.self_attn\.k_scale must be one positive number"):
+    with pytest.raises(
+        ValueError, match=r"layers\.0\.self_attn\.k_scale (must be one positive number|holds NaN)"
+    ):
         load(config)
 
 

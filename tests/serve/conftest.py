@@ -12,6 +12,7 @@ import httpx
 import openai
 import pytest
 import uvicorn
+from starlette.routing import Route
 
 from minivllm.async_engine import AsyncLLMEngine
 from minivllm.serve.app import create_app
@@ -25,6 +26,23 @@ def fake() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def routes_of() -> Callable[..., set[tuple[str, str]]]:
+    """What an app answers: (method, path) of every route, also of those in routers; HEAD comes with GET."""
+
+    def routes_of(app) -> set[tuple[str, str]]:
+        found = set()
+        for route in app.routes:
+            if router := getattr(route, "original_router", None):  # as FastAPI holds an included one
+                found |= routes_of(router)
+            else:
+                assert isinstance(route, Route), f"{route} speaks something else than HTTP"
+                found |= {(method, route.path) for method in route.methods - {"HEAD"}}
+        return found
+
+    return routes_of
 
 
 @dataclass

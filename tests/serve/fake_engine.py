@@ -78,6 +78,7 @@ class FakeEngine:
             enable_prefix_caching=False,
             max_logprobs=20,
             max_num_seqs=256,
+            data_parallel_size=1,
         )
         self.model_config = SimpleNamespace(
             vocab_size=IM_END + 1,

@@ -1,6 +1,7 @@
 """What a careless or hostile client sends. Each gets a 4xx with a sentence, in time, and the next request works."""
 
 import json
+import math
 import socket
 import time
 
@@ -470,6 +471,15 @@ def test_openai_client_raises_its_own_errors(server):
 def test_routes_that_are_none(server, method, path, status):
     error = server.http.request(method, server.url + path).json()["error"]
     assert error["code"] == status and error["message"]
+
+
+def test_numbers_that_json_does_not_have_become_the_least():
+    from minivllm.outputs import Logprob
+    from minivllm.serve.logprobs import prompt_logprobs
+
+    entries = [None, {i: Logprob(value, 1, "a") for i, value in enumerate((-1.5, -math.inf, math.nan))}]
+    (nothing, told) = prompt_logprobs(entries)
+    assert nothing is None and [one["logprob"] for one in told.values()] == [-1.5, -9999.0, -9999.0]
 
 
 def test_messages_tell_nothing_about_this_machine(server, fake):

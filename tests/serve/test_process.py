@@ -181,6 +181,7 @@ def test_config_file(tmp_path, monkeypatch):
         ("[1]", "must hold lines"),
         ("a: {b: c}", "must be a number"),
         ("a: [", "not valid YAML"),
+        ("a: " + "[" * 3000, "not valid YAML"),
         ("a: !!python/object/apply:os.getcwd []", "not valid YAML"),
     ):
         file.write_text(content)

@@ -84,6 +84,7 @@ def test_a_list_of_prompts_gives_the_answers_of_the_offline_engine(run):
         ("in.txt", "x", "must end in .jsonl or .json"),
         ("in.jsonl", " \n", "holds no request"),
         ("in.json", "[", "is not valid JSON"),
+        ("in.json", "[" * 100_000, "is not valid JSON"),
         ("in.json", "{}", "must hold a list"),
     ],
 )

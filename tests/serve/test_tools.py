@@ -65,6 +65,16 @@ def answers(draw):
     return text, content, calls
 
 
+def test_half_a_character_stays_an_escape():
+    """JSON can spell it and UTF-8 cannot: an answer with it could not be sent."""
+    text = OPEN + '{"name": "f", "arguments": {"a": "\\ud83d", "b": "é"}}' + CLOSE
+    content, ((name, arguments),) = found_in([text])
+    assert (content, name) == ("", "f") and json.loads(arguments) == {"a": "\ud83d", "b": "é"}
+    assert arguments.isascii()
+    named = OPEN + '{"name": "f\\ud83d", "arguments": {}}' + CLOSE
+    assert found_in([named]) == (named, [])
+
+
 @given(answers(), st.lists(st.integers(0, 200), max_size=12))
 def test_any_cut_of_the_text_gives_the_same_calls(answer, cuts):
     text, content, calls = answer

@@ -35,9 +35,9 @@ def test_no_more_than_all_requests_of_full_length_can_use():
 
 
 def test_a_tenth_of_the_memory_of_a_cpu_and_at_most_4_gib(monkeypatch):
-    monkeypatch.setattr(kv_cache, "_physical_memory", lambda: 10 * 2**30)
+    monkeypatch.setattr(kv_cache, "total_memory", lambda device: 10 * 2**30)
     assert num_blocks() == 128
-    monkeypatch.setattr(kv_cache, "_physical_memory", lambda: 2**50)
+    monkeypatch.setattr(kv_cache, "total_memory", lambda device: 2**50)
     assert num_blocks() == 512
 
 

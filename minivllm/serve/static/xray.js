@@ -23,7 +23,7 @@ async function watch() {
   watching = new AbortController();
   const { signal } = watching;
   try {
-    const response = await api("xray", undefined, signal);
+    const response = await api("xray?replica=" + ($("replica").value || 0), undefined, signal);
     if (!response.ok) throw await refusal(response);
     note("");
     for await (const event of events(response)) take(event);
@@ -48,6 +48,7 @@ function take(event) {
     history.number = event.state.number;
     shownAt = null;
     first = null;
+    offerReplicas(event.state.num_replicas);
   }
   for (const frame of event.frames || []) {
     if (frame.number <= history.number) continue;
@@ -223,10 +224,11 @@ async function send(button, groups) {
   try {
     await Promise.all(
       groups.map(async ([prompts, maxTokens]) => {
-        const body = { prompt: prompts, max_tokens: maxTokens, temperature: 1, ignore_eos: true, add_special_tokens: false };
+        const sampling = { max_tokens: maxTokens, temperature: 1, ignore_eos: true };
+        const body = { prompt: prompts, stream: true, add_special_tokens: false, ...sampling };
         const response = await api("v1/completions", body);
         if (!response.ok) throw await refusal(response);
-        await response.json();
+        for await (const _ of events(response)); // streamed, so that the first token is told when it comes
       }),
     );
   } catch (error) {
@@ -243,6 +245,19 @@ $("send-20").addEventListener("click", () => {
 $("send-shared").addEventListener("click", () => {
   const prompts = STORIES.map((what) => prompt(PREFIX + "Where is " + what + "?"));
   send($("send-shared"), [60, 120].map((maxTokens, i) => [prompts.slice(4 * i, 4 * i + 4), maxTokens]));
+});
+
+// ---- data-parallel replicas: each has a scheduler and a KV cache of its own ----
+
+function offerReplicas(count) {
+  if (count < 2 || $("replica").length) return;
+  $("replica").append(...Array.from({ length: count }, (_, i) => new Option(i, i)));
+  $("replica-choice").hidden = false;
+}
+
+$("replica").addEventListener("change", () => {
+  leave();
+  watch();
 });
 
 // ---- opening and closing ----
