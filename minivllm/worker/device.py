@@ -13,6 +13,8 @@ FP8 = {"fp8": torch.float8_e4m3fn, "fp8_e4m3": torch.float8_e4m3fn, "fp8_e5m2": 
 def resolve_device(name: str, local_rank: int = 0) -> torch.device:
     """`auto` is cuda where there is one, and each rank of a machine takes a device of its own.
 
+    A CUDA device always comes with its index: torch.cuda.set_device takes no other, and a tensor's device has one.
+
     Raises:
         ValueError: the device is not there.
     """
@@ -28,20 +30,20 @@ def resolve_device(name: str, local_rank: int = 0) -> torch.device:
         )
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"device must be auto, cpu or cuda[:index], not {name!r}")
-    return _own_device(device, local_rank) if local_rank else device
+    return _own_device(device, local_rank) if device.type == "cuda" else device
 
 
 def _own_device(device: torch.device, local_rank: int) -> torch.device:
     """The `local_rank`-th device after the first."""
-    if device.type == "cpu":
-        return device
-    index = (device.index or 0) + local_rank
-    if index >= torch.cuda.device_count():
+    first, count = device.index or 0, torch.cuda.device_count()
+    if first >= count:
+        raise ValueError(f"device 'cuda:{first}' was asked for, and torch sees {count} here, from cuda:0 on")
+    if first + local_rank >= count:
         raise ValueError(
-            f"the parallel sizes need {local_rank + 1} CUDA devices on this machine, and torch sees "
-            f"{torch.cuda.device_count()}: lower tensor_parallel_size, pipeline_parallel_size or data_parallel_size"
+            f"the parallel sizes need at least {local_rank + 1} CUDA devices on this machine, from cuda:{first} on, "
+            f"and torch sees {count}: lower tensor_parallel_size, pipeline_parallel_size or data_parallel_size"
         )
-    return torch.device("cuda", index)
+    return torch.device("cuda", first + local_rank)
 
 
 def resolve_dtype(name: str, model_config: ModelConfig, device: torch.device) -> torch.dtype:

@@ -102,11 +102,14 @@ class ExternalLauncherExecutor:
             sampled, self._untold = self._untold, []
         step = Step(scheduler_output, sampled)
         future: Future[ModelRunnerOutput] = Future()
+        if self._error is not None:
+            future.set_exception(self._error)
+            return future
         try:
             self._to_workers.broadcast(encode_command(step))
             reply = self._handler.handle(step)
         except RuntimeError as error:  # what torch.distributed raises when a peer is gone
-            self._error = WorkerError(f"a rank is gone: {error}")
+            self._error = WorkerError(f"a step has failed here, or a rank is gone: {error}")
             future.set_exception(self._error)
             return future
         if isinstance(reply, Sampled):
@@ -142,8 +145,9 @@ class ExternalLauncherExecutor:
 
     def _wait_for_last_stage(self, future: Future[ModelRunnerOutput]) -> None:
         """In a thread, so that rank 0 can start the next step meanwhile. One at a time: answers come in order."""
-        before = self._pending[-1] if self._pending else None
-        self._pending.append(future)
+        with self._lock:
+            before = self._pending[-1] if self._pending else None
+            self._pending.append(future)
 
         def wait() -> None:
             if before is not None and before.exception() is not None:
@@ -152,13 +156,13 @@ class ExternalLauncherExecutor:
             try:
                 reply = decode_reply(self._to_driver.receive(self.plan.output_rank))
             except RuntimeError as error:
-                self._error = WorkerError(f"a rank is gone: {error}")
+                self._error = WorkerError(f"a step has failed here, or a rank is gone: {error}")
                 future.set_exception(self._error)
                 return
             assert isinstance(reply, Sampled)
             with self._lock:
                 self._untold.append(reply.output.sampled_token_ids)
-            self._pending.popleft()
+                self._pending.popleft()
             future.set_result(reply.output)
 
         Thread(target=wait, daemon=True).start()

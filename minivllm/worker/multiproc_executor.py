@@ -228,8 +228,7 @@ class MultiprocExecutor:
                 selector.register(channel.sock, selectors.EVENT_READ, rank)
             while selector.get_map():
                 for key, _ in selector.select():
-                    message = self._channels[key.data].receive()
-                    reply = None if message is None else decode_reply(message)
+                    reply = self._hear(key.data)
                     if isinstance(reply, Stopped):
                         selector.unregister(key.fileobj)
                     elif reply is None or isinstance(reply, Failed):
@@ -237,6 +236,17 @@ class MultiprocExecutor:
                         return
                     else:
                         self._take_in(key.data, reply)
+
+    def _hear(self, rank: int) -> Reply | None:
+        """The next thing that a worker says; None when it is gone. What is no reply is a failure, not a silence."""
+        message = self._channels[rank].receive()
+        try:
+            reply = None if message is None else decode_reply(message)
+        except ValueError as error:  # pydantic's is one
+            return Failed(f"it sent what is no reply: {error}")
+        if isinstance(reply, Sampled) and not self._pending:
+            return Failed("it sent the output of a step that nobody waits for")
+        return reply
 
     def _take_in(self, rank: int, reply: Reply) -> None:
         if not isinstance(reply, Sampled):

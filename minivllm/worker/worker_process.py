@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from queue import SimpleQueue
 
 from minivllm.worker.command_loop import CommandHandler, run_commands
@@ -29,8 +30,12 @@ def main() -> None:
 
 def _read(channel: Channel, commands: SimpleQueue[Command]) -> None:
     """Take messages as they come, so that the driver is never held up, and the end is noticed at once."""
-    while (message := channel.receive()) is not None:
-        commands.put(decode_command(message))
+    try:
+        while (message := channel.receive()) is not None:
+            commands.put(decode_command(message))
+    except ValueError:  # no command: end, instead of leaving the driver to wait for an answer
+        traceback.print_exc()
+        os._exit(1)
     os._exit(0)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from minivllm import LLM, SamplingParams, data_parallel
 from minivllm.engine import LLMEngine
+from minivllm.sampling_params import BeamSearchParams
 
 
 @pytest.fixture
@@ -69,3 +70,55 @@ def test_requests_without_a_seed_differ_between_replicas(llm):
     params = SamplingParams(temperature=1, max_tokens=8)
     first, second = llm.generate([[1, 2, 3], [1, 2, 3]], params, use_tqdm=False)
     assert first.outputs[0].token_ids != second.outputs[0].token_ids
+
+
+def test_choices_beams_and_embeddings_find_a_replica_each(llm, models, small_engine):
+    prompts, engine = small_engine
+    alone = LLM(str(models["qwen3"]), **engine)
+    choices = SamplingParams(n=3, seed=1, max_tokens=6)
+    beams = BeamSearchParams(beam_width=3, max_tokens=5)
+
+    def said(one):
+        sampled = one.generate(prompts, choices, use_tqdm=False)
+        searched = one.beam_search(prompts, beams)
+        return [[choice.token_ids for choice in output.outputs] for output in [*sampled, *searched]]
+
+    assert said(llm) == said(alone)
+    embedded = zip(llm.embed(prompts, use_tqdm=False), alone.embed(prompts, use_tqdm=False), strict=True)
+    for mine, other in embedded:
+        assert mine.outputs.embedding == pytest.approx(other.outputs.embedding, abs=1e-4)
+    assert not llm.llm_engine._home and llm.llm_engine.stats().kv_cache_usage == 0
+
+
+def test_a_burst_of_short_prompts_is_shared_evenly(llm):
+    """Least-loaded: nothing is shared, so nothing speaks for either side."""
+    for request in range(8):
+        llm.llm_engine.add_request(str(request), [10 + request] * 9)
+    homes = list(llm.llm_engine._home.values())
+    assert [homes.count(replica) for replica in llm.llm_engine.replicas] == [4, 4]
+    llm.llm_engine.abort_request(map(str, range(8)))
+    assert not llm.llm_engine._home
+
+
+def test_a_salt_reaches_the_router(llm):
+    """Where the same prompt has been under another salt there is nothing to find, and the shorter queue wins."""
+    engine = llm.llm_engine
+    one_token = SamplingParams(max_tokens=1)
+    engine.add_request("first", [7] * 20, one_token, cache_salt="x")
+    while engine.has_unfinished_requests():
+        engine.step()
+    engine.add_request("load", [9] * 5, one_token)
+    engine.add_request("other", [7] * 20, one_token, cache_salt="y")
+    engine.add_request("same", [7] * 20, one_token, cache_salt="x")
+    homes = [engine.replicas.index(engine._home[name]) for name in ("load", "other", "same")]
+    assert homes == [0, 1, 0]
+
+
+def test_the_cache_usage_is_the_mean(llm):
+    engine = llm.llm_engine
+    engine.add_request("a", [1] * 9)
+    engine.add_request("b", [2] * 20)
+    engine.step()
+    first, second = (replica.stats().kv_cache_usage for replica in engine.replicas)
+    assert 0 < first < second
+    assert engine.stats().kv_cache_usage == pytest.approx((first + second) / 2)

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from minivllm.async_engine import AsyncLLMEngine
 from minivllm.worker.errors import WorkerError
 
 ONE_WORKER = {"distributed_executor_backend": "mp"}
@@ -23,19 +24,30 @@ def assert_gone(processes):
         time.sleep(0.02)
 
 
-def test_killed_in_the_middle_of_a_step(models, make_llm, ask):
-    llm = make_llm(models["qwen3"], tensor_parallel_size=2)
-    executor = llm.llm_engine.executor
-    os.kill(executor.pids[1], signal.SIGSTOP)  # the other rank now waits for it, in its first sum
-    killer = threading.Timer(0.3, os.kill, (executor.pids[1], signal.SIGKILL))
+@pytest.mark.parametrize(
+    ("sizes", "victim"),
+    [
+        pytest.param({"tensor_parallel_size": 2}, 1, id="tp2"),
+        pytest.param({"pipeline_parallel_size": 2}, 0, id="first-stage"),
+        pytest.param({"pipeline_parallel_size": 2}, 1, id="last-stage"),
+        pytest.param({"data_parallel_size": 2}, 1, id="replica"),
+    ],
+)
+def test_killed_in_the_middle_of_a_step(sizes, victim, models, make_llm, ask, in_time):
+    llm = make_llm(models["qwen3"], **sizes)
+    engines = getattr(llm.llm_engine, "replicas", [llm.llm_engine])
+    pid = [pid for engine in engines for pid in engine.executor.pids][victim]
+    os.kill(pid, signal.SIGSTOP)  # whoever needs it now waits for it
+    killer = threading.Timer(0.3, os.kill, (pid, signal.SIGKILL))
     killer.start()
-    start = time.monotonic()
-    with pytest.raises(WorkerError, match=r"worker 1 \(process \d+\) was ended by SIGKILL"):
-        ask(llm)
-    assert time.monotonic() - start < SECONDS
-    assert_gone(executor._processes)
-    with pytest.raises(WorkerError, match="SIGKILL"):
-        ask(llm)  # and not a hang
+    sentence = rf"worker \d \(process {pid}\) was ended by SIGKILL"
+    with pytest.raises(WorkerError, match=sentence):
+        in_time(lambda: ask(llm), SECONDS)
+    assert_gone(engines[-1].executor._processes)
+    with pytest.raises(WorkerError, match=sentence):
+        llm.llm_engine.check_health()
+    with pytest.raises(WorkerError, match=sentence):
+        in_time(lambda: ask(llm), SECONDS)
 
 
 def test_killed_while_nothing_runs(models, make_llm):
@@ -48,6 +60,48 @@ def test_killed_while_nothing_runs(models, make_llm):
             engine.check_health()
             time.sleep(0.02)
     assert_gone(engine.executor._processes)
+
+
+def test_the_servers_engine_notices_a_death_while_nothing_runs(models, make_llm):
+    """`/health` asks `dead_error`: what that answers is in tests/serve."""
+    llm = make_llm(models["qwen3"], **ONE_WORKER)
+    engine = AsyncLLMEngine(llm.llm_engine)
+    assert engine.dead_error is None
+    os.kill(llm.llm_engine.executor.pids[0], signal.SIGKILL)
+    deadline = time.monotonic() + SECONDS
+    while engine.dead_error is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert isinstance(engine.dead_error.__cause__, WorkerError)
+    engine.shutdown()
+    assert_gone(llm.llm_engine.executor._processes)
+
+
+def test_no_worker_outlives_its_driver(models, make_llm, monkeypatch):
+    """Nor in the middle of a step: rank 0 waits in a sum for rank 1, which is stopped, and nobody ends it."""
+    engine = make_llm(models["qwen3"], tensor_parallel_size=2).llm_engine
+    executor = engine.executor
+    monkeypatch.setattr(executor, "_fail", lambda *_: None)  # a killed driver ends nobody
+    os.kill(executor.pids[1], signal.SIGSTOP)
+    engine.add_request("a", [1, 2, 3])
+    engine.start_steps()
+    time.sleep(0.3)
+    for channel in executor._channels:
+        channel.hang_up()  # as the system does when the driver is killed
+    assert_gone(executor._processes[:1])
+    os.kill(executor.pids[1], signal.SIGCONT)
+    assert_gone(executor._processes)
+    assert all(process.returncode >= 0 for process in executor._processes)  # each has ended by itself
+    executor._error = WorkerError("hung up")  # the pool shall not have them back
+
+
+def test_a_message_that_is_no_command_ends_the_worker(pool):
+    """Were it passed over, the driver would wait for an answer for ever."""
+    process, channel = pool.take()
+    channel.send(b"rubbish")
+    assert process.wait(SECONDS) == 1
+    assert channel.receive() is None
+    channel.close()
 
 
 def test_a_mistake_that_only_a_worker_finds_is_a_sentence(models, make_llm):

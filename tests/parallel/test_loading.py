@@ -17,15 +17,24 @@ def read(monkeypatch):
     """Name of checkpoint tensor -> shapes of the pieces that were read of it."""
     pieces: dict[str, list[tuple[int, ...]]] = {}
 
+    class Slices:
+        """A tensor in a file, as safetensors gives it: what is asked of this one is read."""
+
+        def __init__(self, of_file, name):
+            self.of_file, self.name = of_file, name
+
+        def __getattr__(self, attribute):
+            return getattr(self.of_file, attribute)
+
+        def __getitem__(self, index):
+            piece = self.of_file[index]
+            pieces.setdefault(self.name, []).append(tuple(piece.shape))
+            return piece
+
     class Watched(loader.FileTensor):
         def __init__(self, file, name):
             super().__init__(file, name)
-            self.name = name
-
-        def __getitem__(self, index):
-            piece = super().__getitem__(index)
-            pieces.setdefault(self.name, []).append(tuple(piece.shape))
-            return piece
+            self._slice = Slices(self._slice, name)
 
     monkeypatch.setattr(loader, "FileTensor", Watched)
     return pieces

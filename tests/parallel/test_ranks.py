@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from minivllm import SamplingParams
+from minivllm.core.swap import PreemptionCosts
+from minivllm.worker.worker import Capacity
 
 NUM_LAYERS, HIDDEN, VOCAB = 3, 64, 101
 
@@ -20,6 +22,9 @@ def test_two_sums_per_layer_and_the_same_tokens_on_every_rank(size, models, make
         num_tokens = report.comm_bytes["all_reduce"] // ((2 * NUM_LAYERS + 1) * HIDDEN * 4)
         assert num_tokens >= sum(len(one.token_ids) - 1 for one in said)  # computed, some of them twice
         assert 0 < report.comm_seconds["all_reduce"] < report.step_seconds
+    llm.llm_engine.executor.report(clear=True)
+    for report in llm.llm_engine.executor.report():
+        assert (report.num_steps, report.step_seconds, report.comm_count, report.comm_bytes) == (0, 0, {}, {})
 
 
 def test_every_rank_draws_the_same_tokens(models, make_llm):
@@ -38,6 +43,14 @@ def test_every_rank_draws_the_same_tokens(models, make_llm):
             and len(early[request_id]) >= len(tokens) - 2
         )
     engine.abort_request(list(late))
+
+
+def test_all_can_hold_what_the_smallest_can():
+    """Every block has a part on every rank; and the slowest rank sets the costs."""
+    first = Capacity(5, 9, PreemptionCosts(recompute_per_token=1, swap_per_block=4))
+    second = Capacity(7, 3, PreemptionCosts(recompute_per_token=2, swap_per_block=3))
+    together = Capacity(5, 3, PreemptionCosts(recompute_per_token=2, swap_per_block=4))
+    assert Capacity.of_all([first, second]) == Capacity.of_all([second, first]) == together
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3"])  # with an own head, and with the embedding as head

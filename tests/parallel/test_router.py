@@ -46,6 +46,22 @@ def test_what_the_cache_has_forgotten_counts_no_more():
     assert router.choose([7] * 9, [1, 0]) == 1
 
 
+def test_prefixes_outlive_what_follows_them():
+    """As in the cache: the last block of a prompt is given up before the first, without which it is worth nothing."""
+    router = Router(2, B, num_blocks=4)
+    router.choose([7] * 17, [0, 1000])  # four blocks
+    router.choose([8] * 5, [0, 1000])  # one more: one of the four has to go
+    assert router.choose([7] * 17, [11, 0]) == 0  # 12 tokens are still there
+
+
+def test_the_last_token_of_a_prompt_is_never_seen():
+    """It is always computed: a prompt of two full blocks that has been here before finds one of them."""
+    router = Router(2, B, 100)
+    router.choose([7] * 8, [0, 0])
+    assert router.choose([7] * 8, [3, 0]) == 0
+    assert router.choose([7] * 8, [5, 0]) == 1
+
+
 class Reference:
     """The same rule over whole prompts, without hashes or a limit."""
 

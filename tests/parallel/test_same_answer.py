@@ -7,12 +7,13 @@ import math
 import pytest
 
 from minivllm import SamplingParams
-from minivllm.sampling_params import BeamSearchParams
+from minivllm.sampling_params import BeamSearchParams, StructuredOutputsParams
 
 MAX_LOGPROB_DIFFERENCE = 1e-3  # sums over ranks are taken in another order; seen: below 1e-5
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 PLANS = {
+    "tp1": {"distributed_executor_backend": "mp"},
     "tp2": {"tensor_parallel_size": 2},
     "tp4": {"tensor_parallel_size": 4},
     "pp2": {"pipeline_parallel_size": 2},
@@ -93,3 +94,62 @@ def test_everything_else_that_a_step_carries(sizes, models, make_llm):
     expected_tokens, expected_logprobs = said()
     assert tokens == expected_tokens
     assert logprobs == pytest.approx(expected_logprobs, abs=MAX_LOGPROB_DIFFERENCE)
+
+
+AWQ = {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}
+STORED = {
+    "int8": {"quantization": "int8_per_channel_weight_only"},
+    "fp8": {"quantization": "fp8"},
+    "fp8-cache": {"kv_cache_dtype": "fp8"},
+    # random words and scales; both halves of 128 are whole groups
+    "awq": {
+        "load_format": "dummy",
+        "hf_overrides": {"quantization_config": AWQ, "intermediate_size": 128},
+    },
+}
+
+
+@pytest.mark.parametrize("stored", STORED)
+def test_however_the_numbers_are_stored(stored, models, make_llm):
+    """A rank quantizes its own share, and finds the scales that one process finds for the whole matrix."""
+
+    def said(**sizes):
+        llm = make_llm(models["llama"], **STORED[stored] | sizes)
+        params = SamplingParams(temperature=0, max_tokens=8, prompt_logprobs=0)
+        outputs = llm.generate([[1, 2, 3, 4, 5] * 3, [9, 8, 7]], params, use_tqdm=False)
+        logprobs = [
+            entry.logprob
+            for output in outputs
+            for place in output.prompt_logprobs[1:]
+            for entry in place.values()
+        ]
+        return [output.outputs[0].token_ids for output in outputs], logprobs
+
+    tokens, logprobs = said(tensor_parallel_size=2, pipeline_parallel_size=2)
+    expected_tokens, expected_logprobs = said()
+    assert tokens == expected_tokens
+    assert logprobs == pytest.approx(expected_logprobs, abs=MAX_LOGPROB_DIFFERENCE)
+
+
+def test_drafts_and_grammars_reach_every_rank(make_llm):
+    """The course's own model, which has a tokenizer: a grammar speaks of text."""
+    choice = StructuredOutputsParams(choice=["a block table", "a free list"])
+    params = [
+        SamplingParams(temperature=0, max_tokens=24),
+        SamplingParams(temperature=1, seed=3, max_tokens=24, structured_outputs=choice),
+    ]
+
+    def said(**sizes):
+        llm = make_llm("tutor", **sizes, max_model_len=96, num_gpu_blocks_override=60)
+        outputs = llm.generate(["one two three one two three one two", "It is"], params, use_tqdm=False)
+        return [output.outputs[0].text for output in outputs], llm.llm_engine.stats().num_drafts
+
+    drafting = {
+        "speculative_config": {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_min": 1}
+    }
+    expected, _ = said()
+    assert expected[1] in choice.choice
+    texts, num_drafts = said(tensor_parallel_size=2, **drafting)
+    assert texts == expected and num_drafts > 0
+    texts, _ = said(tensor_parallel_size=2, pipeline_parallel_size=2)
+    assert texts == expected

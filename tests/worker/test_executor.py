@@ -14,15 +14,50 @@ from minivllm.worker.device import resolve_device, resolve_dtype
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
-def test_devices(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+@pytest.fixture
+def gpus(monkeypatch):
+    """gpus(n): torch believes that this machine has n CUDA devices."""
+
+    def pretend(count: int) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+    return pretend
+
+
+def test_devices(gpus):
+    gpus(0)
     assert resolve_device("auto") == resolve_device("cpu") == CPU
     with pytest.raises(ValueError, match="'cuda:1' was asked for, but torch sees no CUDA device here"):
         resolve_device("cuda:1")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert resolve_device("auto") == CUDA
+    gpus(2)
+    assert resolve_device("auto") == resolve_device("cuda") == torch.device("cuda", 0)
     assert resolve_device("cuda:1") == torch.device("cuda", 1)
-    assert resolve_device("cpu") == CPU
+    assert resolve_device("cpu") == resolve_device("cpu", local_rank=3) == CPU
+    with pytest.raises(ValueError, match=r"^device 'cuda:2' was asked for, and torch sees 2 here"):
+        resolve_device("cuda:2")
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda", "cuda:1"])
+def test_torch_takes_the_device_of_a_worker(name, gpus, monkeypatch):
+    """`torch.cuda.set_device` refuses a device without an index, and only where there is a GPU."""
+    gpus(2)
+    chosen = []
+    monkeypatch.setattr(torch._C, "_cuda_setDevice", chosen.append, raising=False)
+    torch.cuda.set_device(resolve_device(name))
+    assert chosen == [1 if name == "cuda:1" else 0]
+
+
+def test_each_rank_of_a_machine_takes_the_next_gpu(gpus):
+    gpus(4)
+    assert [resolve_device("auto", rank).index for rank in range(4)] == [0, 1, 2, 3]
+    assert [resolve_device("cuda:2", rank).index for rank in range(2)] == [2, 3]
+    with pytest.raises(
+        ValueError, match=r"need at least 5 CUDA devices .* torch sees 4: lower tensor_parallel_size"
+    ):
+        resolve_device("auto", 4)
+    with pytest.raises(ValueError, match=r"need at least 3 CUDA devices .* from cuda:2 on, and torch sees 4"):
+        resolve_device("cuda:2", 2)
 
 
 @pytest.mark.parametrize("name", ["meta", "mps", "nonesuch", "cuda:x", "cpu:"])
