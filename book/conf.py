@@ -75,6 +75,7 @@ html_sidebars = {
 html_title = "minivllm"
 html_static_path = ["static"]
 html_css_files = ["book.css"]
+html_js_files = ["book.js"]
 html_extra_path = ["pages"]  # index.html at the top, which leads to book/index.html
 html_show_sourcelink = False
 html_copy_source = False

@@ -5,6 +5,7 @@ Both read exercises/course.toml, so a new chapter is on them by itself.
 
 from __future__ import annotations
 
+import html
 import re
 import shutil
 from dataclasses import replace
@@ -16,6 +17,7 @@ from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
+from sphinx.transforms.post_transforms import SphinxPostTransform
 
 from minivllm.course.catalogue import Chapter, Course, read_course
 from minivllm.viz.prerequisites import Stop, prerequisite_map
@@ -51,7 +53,9 @@ def draw_map(writer: Any, node: course_map) -> None:
     """Inside a page, not as an <img>: there, links do not work."""
     words = node["words"]
     stops = [replace(stop, title=words[stop.title], note=words.get(stop.note, "")) for stop in node["stops"]]
-    writer.body.append(f'<div class="course-map">{prerequisite_map(stops).to_svg()}</div>')
+    # An img is one thing to a screen reader, which would not look for links in it.
+    drawing = prerequisite_map(stops).to_svg().replace('role="img"', 'role="group"', 1)
+    writer.body.append(f'<div class="course-map">{drawing}</div>')
     raise nodes.SkipNode
 
 
@@ -106,6 +110,31 @@ class LinkSimulator(SphinxTransform):
                 link.replace_self(nodes.reference("", "", *link.children, refuri=uri, internal=True))
 
 
+class DescribePictures(SphinxPostTransform):
+    """A picture that a cell has drawn says what it shows: its own title, or the words that came with it.
+
+    Otherwise a screen reader would read the name of a file.
+    """
+
+    default_priority = 3  # MyST-NB, at 4, keeps one form of each output, and the words are another one
+
+    def run(self, **kwargs: Any) -> None:
+        for output in self.document.findall(nodes.container):
+            if output.get("nb_element") != "mime_bundle":
+                continue
+            words = [form.astext() for form in output.children if form["mime_type"] == "text/plain"]
+            for picture in output.findall(nodes.image):
+                title = title_of(Path(self.env.srcdir, picture["uri"]))
+                picture.setdefault("alt", title or " ".join(words))
+
+
+def title_of(picture: Path) -> str:
+    """What an SVG file says of itself; "" where it says nothing, or is no SVG."""
+    text = picture.read_text(encoding="utf-8") if picture.suffix == ".svg" else ""
+    found = re.search(r"<title>(.*?)</title>", text, re.DOTALL)
+    return html.unescape(found[1]) if found else ""
+
+
 def copy_simulator(app: Any, error: Exception | None) -> None:
     """The simulator is a page by itself, without Sphinx: it goes to the output as it is."""
     if error is None and app.builder.format == "html":
@@ -136,6 +165,7 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("course-map", CourseMap)
     app.add_directive("exercise-table", ExerciseTable)
     app.add_transform(LinkSimulator)
+    app.add_post_transform(DescribePictures)
     app.connect("autodoc-process-docstring", keep_indented_blocks, priority=400)  # before napoleon
     app.connect("build-finished", copy_simulator)
     return {"parallel_read_safe": True}

@@ -13,7 +13,7 @@ from typing import Any
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.search.en import SearchEnglish
-from sphinx.transforms import SphinxTransform
+from sphinx.transforms import SphinxTransform, i18n
 
 LOCALE = Path(__file__).resolve().parents[1] / "locale"
 LANGUAGES = {
@@ -115,8 +115,18 @@ def offer_languages(
         context["not_yet"] = NOT_YET.get(here, "")
 
 
+def keep_anchors() -> None:
+    """Several links of one paragraph to one page keep the anchors that they have in the translation.
+
+    Sphinx copies what it knows of a link to the link with the same target in the translation. The target of a Markdown
+    link is the page alone, so the anchor of the last link to the glossary would become the anchor of all of them.
+    """
+    i18n.EXCLUDED_PENDING_XREF_ATTRIBUTES = (*i18n.EXCLUDED_PENDING_XREF_ATTRIBUTES, "reftargetid")
+
+
 def setup(app: Any) -> dict[str, bool]:
     """Called by Sphinx."""
+    keep_anchors()
     app.add_node(recall_question, html=(open_details, close_details))
     app.add_transform(FindRecallQuestions)
     app.add_search_language(SearchPairs)

@@ -10,8 +10,10 @@ tokens. What is not allocated lies in holes.
     external  free, and enough for the head of the queue in all, but no hole is large enough
     free      free, and not external
 
-`allocated` may be less than `need`: a request that is given memory on demand. `count_usage` also
-adds up `rounding`.
+`allocated` may be less than `need`: a request that is given memory on demand.
+
+`count_usage` returns a Usage(used, reserved, internal, external, free, rounding). `rounding` is no
+class of its own: add it up over the accounts.
 
 Check: python -m minivllm.course check 3.1     (or: python -m pytest exercises/ch03_fragmentation/waste.py)
 Stuck: python -m minivllm.course hint 3.1

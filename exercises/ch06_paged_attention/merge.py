@@ -1,8 +1,8 @@
 """Exercise 6.3: Merge two partial states. (implement, about 15 minutes)
 
-Two processors have each walked over a half of a long context. Each has a state of its own: highest,
-total and acc, taken relative to its own highest score. Make one state of them, as if a single
-processor had seen everything.
+Two processors have each walked over a half of a long context. Each has a state of its own, as in
+6.2: SoftmaxState(highest, total, acc), taken relative to its own highest score. Make one state of
+them, as if a single processor had seen everything.
 
 Who comes first must make no difference, and neither may the order in which three of them are
 merged.

@@ -4,13 +4,13 @@ The scores of a context come in pieces, and after each piece the earlier ones ar
 `absorb`, which takes one more piece into a state of three running values, and `finish`, which makes
 the attention output of it.
 
-    highest   the largest score so far
-    total     the sum of exp(score - highest) over all scores so far
-    acc       the sum of exp(score - highest) * value over all of them
+    highest   [..., M]      the largest score so far
+    total     [..., M]      the sum of exp(score - highest) over all scores so far
+    acc       [..., M, D]   the sum of exp(score - highest) * value over all of them
 
-When a piece raises `highest`, what was summed so far was taken relative to the old one. One factor
-mends it. A row may have seen nothing yet: its highest is NOTHING, which is -inf. Its output is
-zero.
+These three, in this order, are a SoftmaxState: of M rows at once, each with scores of its own. When
+a piece raises `highest`, what was summed so far was taken relative to the old one. One factor mends
+it. A row may have seen nothing yet: its highest is NOTHING, which is -inf. Its output is zero.
 
 Check: python -m minivllm.course check 6.2     (or: python -m pytest exercises/ch06_paged_attention/online_softmax.py)
 Stuck: python -m minivllm.course hint 6.2

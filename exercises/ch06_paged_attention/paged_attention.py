@@ -4,6 +4,9 @@ Now the whole thing. `walk_blocks` computes the attention of one request: it wal
 and absorbs one block after the other. `paged_attention` does so for every request of a flat batch,
 in which some bring one token and others many.
 
+`absorb` and `finish` are those of 6.2, and the walk begins with new_state(rows, D): the state of
+`rows` [..., M, D] that have seen nothing.
+
 The request's Q queries are the LAST tokens of its context: query number q stands at position
 seq_len - Q + q, and sees the positions up to its own. With H query heads and K kv heads, query head
 h reads kv head h // (H / K).

@@ -4,8 +4,8 @@ PagedAttention for decoding: each request has one query. Program (r, h) walks ov
 request r and computes the output of query head h, which reads kv head h // GROUP.
 
 `attend_blocks` is the walk: the online softmax of exercise 6.2, with one row. It returns (highest,
-total, acc) and does not divide, as exercise 7.7 needs the three numbers. `decode_kernel` finds out
-who it is, loads the query, walks, divides, stores.
+total, acc) and does not divide, as exercise 7.7 needs these three. `decode_kernel` finds out who it
+is, loads the query, walks, divides, stores.
 
 Nothing is a power of two here but the tiles: B_PAD lanes for BLOCK_SIZE slots, D_PAD lanes for
 HEAD_SIZE numbers. Slots behind the last token hold anything, even NaN.

@@ -9,9 +9,10 @@ the queue, until nothing is left to give:
 
 `_admit` decides about one request. `find_start` says where it can begin:
 `start.num_computed_tokens` of its tokens are in `start.blocks` already. It comes in if all its
-tokens fit (`can_fit`), not only those of this step; if they do not, mark the step with
-`is_short_of_blocks`. `_num_tokens_to_schedule(request, budget, computed)` cuts what it owes to the
-budget; with enable_chunked_prefill off nobody is cut, so it waits. `_begin` does the rest.
+tokens fit, not only those of this step: ask `self.kv_cache_manager.can_fit(number of tokens, blocks
+that it begins with)`; if they do not, mark the step with `is_short_of_blocks`.
+`_num_tokens_to_schedule(request, budget, computed)` cuts what it owes to the budget; with
+enable_chunked_prefill off nobody is cut, so it waits. `_begin` does the rest.
 
 Yours can serve: python -m minivllm.serve --mine scheduler
 

@@ -33,9 +33,7 @@ class BlockRecord:
     block_id: int
     ref_cnt: int  # block tables that hold it
     is_findable: bool  # the prefix cache knows its content
-    freed_at: (
-        int  # its last reference was given back by call number so-and-so of `free`; 0 = it was never used
-    )
+    freed_at: int  # the number of the call of `free` that gave back its last reference; 0 = never used
     index: int  # its place in the block table that was freed; 0 = first
 
 

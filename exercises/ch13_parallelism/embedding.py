@@ -1,7 +1,7 @@
 """Exercise 13.3: A vocabulary over several ranks. (implement, about 20 minutes)
 
 The embedding has a row for each token id, the output head has one, too, and in a small model they
-are half of all weights. Rank r holds rows [r * n, (r + 1) * n) of both, where n is
+are a good part of all weights. Rank r holds rows [r * n, (r + 1) * n) of both, where n is
 len(self.weight). When the vocabulary does not divide, the last ranks' ranges reach beyond it: these
 rows are zero and no id names them.
 

@@ -15,8 +15,10 @@ outputs of this layer on this rank.
 - RowParallelLinear: one matrix. Each rank holds all outputs, and its share of the inputs. What it computes is one part
   of a sum, so `forward` has a word with the other ranks.
 
-`context.tp` knows rank and size, divides a number with `divide(total, what)`, and adds up over
-ranks with `all_reduce`. Multiply with `self.method.apply(self, x, bias)`; a bias of None is none.
+`context.tp` knows rank and size, divides a number with `divide(total, what)`, where `what` is a
+word for the error message, and adds up over ranks with `all_reduce`. `Linear.__init__(shards, bias,
+context)` does the rest, and keeps `self.tp`, `self.method` and `self.bias` (None where there is
+none). Multiply with `self.method.apply(self, x, bias)`; a bias of None is none.
 
 Check: python -m minivllm.course check 13.2     (or: python -m pytest exercises/ch13_parallelism/linear.py)
 Stuck: python -m minivllm.course hint 13.2

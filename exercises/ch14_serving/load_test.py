@@ -6,10 +6,12 @@ engine has broken a law: what somebody says under load is what they say alone; w
 more tokens; everybody ends; in the end no block is held.
 
 Your check is run on the right engine, where it has to keep quiet, and on eight engines with one bug
-each (they stand in minivllm/course/broken_servers.py), all of which it has to catch. Useful:
-engine.add(name, prompt, max_tokens), engine.step(), engine.abort(name), engine.unfinished (names),
-engine.outputs (name -> tokens), engine.num_held (blocks), and engine.wrong, sentences of the worker
-about what it could not do. Everybody has one more token at most after each step.
+each (they stand in minivllm/course/broken_servers.py), all of which it has to catch. A LoadRequest
+has a name, prompt and max_tokens; it comes before step number `arrival`, counted from 0, and its
+client leaves before step number `leaves`, or stays where that is None. Useful: engine.add(name,
+prompt, max_tokens), engine.step(), engine.abort(name), engine.unfinished (names), engine.outputs
+(name -> tokens), engine.num_held (blocks), and engine.wrong, sentences of the worker about what it
+could not do. Everybody has one more token at most after each step.
 
 When all is green, your own parts take the stand, every one that passes: python -m minivllm.course
 trace 14

@@ -38,11 +38,13 @@ def _throughput(result: Result) -> list[Bars]:
 
 
 def _throughput_found(result: Result) -> str:
-    ratios = ", ".join(f"{ratio:.1f} times {name}" for name, ratio in result["ratio_of_minivllm_to"].items())
+    ratios = ", ".join(
+        f"{ratio:.1f} times that of {name}" for name, ratio in result["ratio_of_minivllm_to"].items()
+    )
     agreement = result["greedy_agreement"]
     return (
-        f"{ratios}, on {result['num_requests']} requests with {_many(result['output_tokens'])} output tokens; "
-        f"{agreement:.0%} of the greedy tokens are equal."
+        f"A throughput {ratios}, on {result['num_requests']} requests with "
+        f"{_many(result['output_tokens'])} output tokens; {agreement:.0%} of the greedy tokens are equal."
     )
 
 
@@ -164,7 +166,8 @@ def _speculation_found(result: Result) -> str:
         if ratios:
             said.append(f"from {min(ratios):.2f} to {max(ratios):.2f} times the speed {title}")
     equal = "equal" if all(row["greedy_tokens_equal"] for row in result["rows"]) else "not all equal"
-    return f"{'; '.join(said)}; {result['num_speculative_tokens']} tokens are drafted, the greedy tokens are {equal}."
+    drafted = f"{result['num_speculative_tokens']} tokens are drafted"
+    return f"{'; '.join(said).capitalize()}; {drafted}, the greedy tokens are {equal}."
 
 
 def _quantization(result: Result) -> list[Bars]:

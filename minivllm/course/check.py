@@ -62,7 +62,8 @@ def _chosen(course: Course, what: Sequence[str]) -> list[Exercise]:
 
 def _never_ended(course: Course, exercises: list[Exercise], where: TextIO) -> int:
     print(
-        "Stopped: this took too long. Somewhere a loop never ends, or something waits for what never comes.",
+        f"Stopped after {SECONDS_PER_EXERCISE * len(exercises)} seconds. Either a loop never ends, or something waits "
+        "for what never comes, or this machine is very busy: then try again when it is not.",
         file=where,
     )
     if len(exercises) == 1:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from minivllm.course.first_use import unlinked
 from minivllm.course.glossary import PAGE, terms
 
 PARTS = ("Question", "Predict", "Picture", "Naive code", "Build", "Prove", "Measure", "Compare with vLLM")
@@ -36,6 +37,7 @@ def lint(path: Path, notebook: dict[str, Any]) -> Iterator[str]:
     yield from _check_parts(prose)
     yield from _check_recall(prose)
     yield from _check_links(path, prose)
+    yield from _check_first_uses(cells[1:])
     for cell in cells:
         if cell["cell_type"] == "code":
             yield from _check_code(cell)
@@ -102,6 +104,14 @@ def _check_links(path: Path, prose: str) -> Iterator[str]:
         place = target.partition("#")[0]
         if place and "://" not in place and not (path.parent / place).exists():
             yield f"the link {target} leads nowhere"
+
+
+def _check_first_uses(cells: list[dict[str, Any]]) -> Iterator[str]:
+    prose = [(cell.get("id", ""), _source(cell)) for cell in cells if cell["cell_type"] == "markdown"]
+    for use in unlinked(prose):
+        yield (
+            f"cell {use.cell} uses {use.word!r} for the first time: link it there, ({PAGE}#{use.term.anchor})"
+        )
 
 
 def _check_code(cell: dict[str, Any]) -> Iterator[str]:

@@ -115,7 +115,7 @@ def _heads() -> list[str]:
     soft = 'class="mv-soft"'
     return [
         label(MARGIN, 22, "token", soft, size=12),
-        label(LEFT, 22, "pale: the model    full: now", soft, size=12),
+        label(LEFT, 22, "pale: the model; full: now", soft, size=12),
         label(right, 22, "the model", soft, size=12, anchor="end"),
         label(right + 90, 22, "now", soft, size=12, anchor="end"),
     ]

@@ -52,7 +52,7 @@ def test_numbers_on_the_page_are_those_of_the_files():
     theirs = next(v for k, v in throughput["contestants"].items() if k != "minivllm")[
         "output_tokens_per_second"
     ]
-    assert f"{ours / theirs:.1f} times transformers" in page
+    assert f"{ours / theirs:.1f} times that of transformers" in page
     assert f"{prefix['speedup']:.1f} times as fast" in page
     assert f"{100 * waste['rows'][0]['paged_waste']:.1f}%" in page
     for name in ("throughput", "prefix-caching", "kv-waste"):
@@ -100,7 +100,7 @@ def test_speculation_is_drawn_by_batch_size(tmp_path):
         "spec-decode"
     ]
     page = (tmp_path / "figures.md").read_text(encoding="utf-8")
-    assert "from 0.50 to 1.25 times the speed with real drafts; from 3.00 to 3.00 times" in page
+    assert "From 0.50 to 1.25 times the speed with real drafts; from 3.00 to 3.00 times" in page
     assert "4 tokens are drafted, the greedy tokens are equal." in page
     assert "batches of 8: real drafts: no speculation 1, ngram, stories 0.50." in page
     assert "batches of 1: drafts right at a set rate: no speculation 1, ngram, set 95% 3.00." in page

@@ -26,7 +26,9 @@ class Page(HTMLParser):
             pass
         elif found := attrs.get("src") or (tag in ("link", "use", "image") and attrs.get("href")):
             self.loads.append(found)
-        if tag == "img" and not attrs.get("alt"):
+        alt = attrs.get("alt") or ""
+        # Without a description Sphinx takes the file's name.
+        if tag == "img" and (not alt or alt.endswith((".svg", ".png"))):
             self.silent.append(attrs.get("src", "?")[:60])
 
 

@@ -109,6 +109,19 @@ def test_no_markup_is_left_in_a_translated_page(page, built):
 
 
 @pytest.mark.parametrize("page", PAGES)
+def test_each_term_leads_where_the_translation_says(page, built):
+    text = (built / "zh_CN" / f"{page}.html").read_text(encoding="utf-8")
+    text = text[text.index("<article") : text.index("</article>")]
+    links = re.findall(r'<a [^>]*href="[^"]*glossary\.html#([\w-]+)"[^>]*>(.*?)</a>', text)
+    said = {
+        (anchor, words.strip("*"))
+        for message in messages(FOLDER / f"{page}.po")
+        for words, anchor in re.findall(r"\[([^\]]+)\]\([^)]*glossary\.md#([\w-]+)\)", message.string)
+    }
+    assert {(anchor, unescape(re.sub("<[^>]+>", "", words))) for anchor, words in links} == said
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_the_questions_to_recall_are_chinese_and_still_fold(page, built):
     if page.startswith("notebooks"):
         text = (built / "zh_CN" / f"{page}.html").read_text(encoding="utf-8")

@@ -81,6 +81,7 @@ BROKEN = [
     (in_cell("recall", "16 times fewer with block size 16.", "![](../README.md)"), "needs a text"),
     (in_cell("picture", "glossary.md#slot)", "glossary.md#slots)"), "no term 'slots'"),
     (in_cell("picture", "[slot](../book/glossary.md#slot)", "slot"), "'slot' belongs to this chapter"),
+    (in_cell("compare", "[vLLM](../book/glossary.md#vllm)", "vLLM"), "uses 'vLLM' for the first time"),
     (in_cell("question", "16 tokens", "[16](../nowhere.md) tokens"), "leads nowhere"),
     (in_cell("prediction", "my_prediction", "\n" * 25 + "my_prediction"), "more than 25"),
     (in_cell("prediction", "None", "None" + " " * 110), "more than 110 characters"),

@@ -45,8 +45,17 @@ def make(name: str, folder: Path) -> Path:
     if (target / "tokenizer.json").exists():
         return target
     dtype, shape = SHAPES[name]
-    more: dict[str, Any] = {"max_position_embeddings": 4096, "tie_word_embeddings": True, "eos_token_id": 0}
-    config = Qwen3Config(**shape, **more, rope_theta=1e6, pad_token_id=0, bos_token_id=None, dtype=dtype)
+    fields: dict[str, Any] = {
+        **shape,
+        "dtype": dtype,
+        "max_position_embeddings": 4096,
+        "rope_theta": 1e6,
+        "tie_word_embeddings": True,
+        "bos_token_id": None,
+        "eos_token_id": 0,
+        "pad_token_id": 0,
+    }
+    config = Qwen3Config(**fields)
     torch.manual_seed(0)
     network = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
     network.save_pretrained(target)

@@ -29,7 +29,7 @@ def latencies(arrival: float, token_times: Sequence[float]) -> Latencies:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The value below which `percent` (0 to 100) percent of at least one value lie; in any order.
+    """The value below which `percent` (0 to 100) percent of the values lie: at least one, in any order.
 
     0 gives the smallest, 100 the largest; between two values it goes in a straight line, as numpy does by default.
     """
