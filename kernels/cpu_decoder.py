@@ -1,8 +1,7 @@
-"""All layers of a decoder in one call of cpu/decoder.cpp, for float32 and for few tokens.
+"""All layers of a decoder in one call of cpu/decoder.cpp, for few tokens of float32.
 
 A decode step of a small model is some sixty operations of a few microseconds each, and calling them from Python takes
-longer than they do. Here Python hands over one table of pointers. The price is a second copy of the weights, laid out
-as the inner loop reads them, so this is for models of which that copy is small.
+longer than they do. Here Python hands over one table of pointers: to weights that are packed already (cpu/linear.cpp).
 """
 
 import ctypes
@@ -20,7 +19,10 @@ _LONG, _POINTER = ctypes.c_long, ctypes.c_void_p
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """One layer, float32, in the order of `struct Layer`; None where the model has none."""
+    """One layer in the order of `struct Layer`; None where the model has none.
+
+    The four matrices [out, in] are packed, [out / panel, in, panel], all float32 or all bfloat16; the rest is float32.
+    """
 
     input_norm: Tensor  # [hidden]
     qkv: Tensor  # [(H + 2 K) D, hidden]
@@ -36,9 +38,6 @@ class LayerWeights:
     window: int | None
 
 
-PACKED = ("qkv", "o", "gate_up", "down")
-
-
 @dataclass(frozen=True)
 class DecoderShape:
     """What all layers share."""
@@ -48,11 +47,14 @@ class DecoderShape:
     kv_heads: int
     head_size: int
     inner: int
+    is_bfloat16: bool  # the matrices
     eps: float
     scale: float
 
 
-_SIZES = """layers hidden heads kv_heads head_size inner block_size threads tokens requests table_stride"""
+_SIZES = (
+    "layers hidden heads kv_heads head_size inner is_bfloat16 block_size threads tokens requests table_stride"
+)
 _ADDRESSES = (
     """stream branch normed wide narrow positions slots angles block_tables query_start_loc seq_lens"""
 )
@@ -84,9 +86,6 @@ class CpuDecoder:
         """final_norm: [hidden]. angles: [max_position, 2 D] cos and sin. max_tokens: of a call."""
         loaded = library()
         assert loaded is not None, "there are no C++ kernels here"
-        self._pack, self._packed_size = loaded.pack_weight, loaded.packed_size
-        self._pack.argtypes, self._pack.restype = (_POINTER, _POINTER, _LONG, _LONG), None
-        self._packed_size.argtypes, self._packed_size.restype = (_LONG, _LONG), _LONG
         self._forward = loaded.decoder_forward
         self._forward.argtypes, self._forward.restype = (_POINTER,) * 4, None
         self.shape, self.max_tokens = shape, max_tokens
@@ -95,7 +94,13 @@ class CpuDecoder:
         self._final_norm = final_norm.data_ptr()
         self._bound: object = None
         self._sizes = _Sizes(
-            len(layers), shape.hidden, shape.heads, shape.kv_heads, shape.head_size, shape.inner
+            len(layers),
+            shape.hidden,
+            shape.heads,
+            shape.kv_heads,
+            shape.head_size,
+            shape.inner,
+            shape.is_bfloat16,
         )
         self._stream, self._branch, self._wide, self._narrow = self._scratch()
         self._step = _Step(angles=angles.data_ptr(), eps=shape.eps, scale=shape.scale)
@@ -118,15 +123,9 @@ class CpuDecoder:
             elif tensor is None:
                 row.append(0)
             else:
-                self._kept.append(self._packed(tensor) if name in PACKED else tensor)
-                row.append(self._kept[-1].data_ptr())
+                self._kept.append(tensor)
+                row.append(tensor.data_ptr())
         return row
-
-    def _packed(self, weight: Tensor) -> Tensor:
-        """[out, in] -> the same numbers in the order of cpu/linear.cpp."""
-        packed = torch.empty(self._packed_size(*weight.shape))
-        self._pack(packed.data_ptr(), weight.data_ptr(), *weight.shape)
-        return packed
 
     def _bind(self, kv_caches: Sequence[tuple[Tensor, Tensor]]) -> None:
         self._bound = kv_caches

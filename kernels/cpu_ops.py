@@ -23,6 +23,11 @@ _SIGNATURES = {
     "rotary": (_POINTER,) * 5,
     "silu_and_mul": (_POINTER,) * 3,
     "reshape_and_cache": (_POINTER,) * 6,
+    "packed_linear_float32": (_POINTER,) * 5,
+    "packed_linear_bfloat16": (_POINTER,) * 5,
+    "packed_rows_float32": (_POINTER,) * 4,
+    "packed_rows_bfloat16": (_POINTER,) * 4,
+    "panel_size": (),
 }
 
 
@@ -33,7 +38,7 @@ def _functions() -> dict[str, ctypes._CFuncPtr]:
     functions = {}
     for name, types in _SIGNATURES.items():
         functions[name] = getattr(loaded, name)
-        functions[name].argtypes, functions[name].restype = types, None
+        functions[name].argtypes, functions[name].restype = types, None if types else _LONG
     return functions
 
 
@@ -165,4 +170,38 @@ def silu_and_mul_cpp(x: Tensor) -> Tensor:
     out = torch.empty((num_tokens, width // 2))
     sizes = _SIZES[3](num_tokens, width // 2, torch.get_num_threads())
     _functions()["silu_and_mul"](out.data_ptr(), x.data_ptr(), sizes)
+    return out
+
+
+@cache
+def panel_size() -> int:
+    """How many outputs of a packed matrix lie side by side; it depends on the width of the processor's vectors."""
+    size: int = _functions()["panel_size"]()
+    return size
+
+
+_LINEAR = {torch.float32: "packed_linear_float32", torch.bfloat16: "packed_linear_bfloat16"}
+_ROWS = {torch.float32: "packed_rows_float32", torch.bfloat16: "packed_rows_bfloat16"}
+
+
+def packed_linear_cpp(x: Tensor, packed: Tensor, out_features: int, bias: Tensor | None) -> Tensor:
+    """x [T, in] float32 times packed [out / panel, in, panel], float32 or bfloat16, plus bias [out] -> [T, out]."""
+    x = x.contiguous()
+    num_tokens, in_features = x.shape
+    out = torch.empty((num_tokens, out_features))
+    _functions()[_LINEAR[packed.dtype]](
+        out.data_ptr(),
+        x.data_ptr(),
+        packed.data_ptr(),
+        None if bias is None else bias.data_ptr(),
+        _SIZES[4](num_tokens, out_features, in_features, torch.get_num_threads()),
+    )
+    return out
+
+
+def packed_rows_cpp(ids: Tensor, packed: Tensor) -> Tensor:
+    """Rows ids [n] int64 of the matrix that was packed -> [n, in] float32. Nobody checks that there are such rows."""
+    out = torch.empty((len(ids), packed.shape[1]))
+    sizes = _SIZES[2](*out.shape)
+    _functions()[_ROWS[packed.dtype]](out.data_ptr(), ids.data_ptr(), packed.data_ptr(), sizes)
     return out

@@ -238,6 +238,39 @@ def weight_only_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     return weight_only_gemm_triton(x, weight, scale) if fused else weight_only_gemm_torch(x, weight, scale)
 
 
+def argmax(x: Tensor) -> Tensor:
+    """The first of the largest numbers of each row, [R, V] -> [R]. On a CPU numpy compares many at a time."""
+    if x.is_cpu and x.dtype is torch.float32 and not x.requires_grad:
+        return torch.from_numpy(x.numpy().argmax(-1))
+    return x.argmax(-1)
+
+
+def packs_weights(backend: AttentionBackend, dtype: torch.dtype) -> bool:
+    """Do matrices lie as the C++ kernel reads them? Where it runs anyway, and computes in its type."""
+    return backend.name == "cpp" and dtype is torch.float32
+
+
+def panel_size() -> int:
+    """Outputs of a packed matrix that lie side by side; needs `has_cpp()`."""
+    from minivllm.kernels.cpu_ops import panel_size
+
+    return panel_size()
+
+
+def packed_linear(x: Tensor, packed: Tensor, out_features: int, bias: Tensor | None = None) -> Tensor:
+    """x [T, in] float32 times a packed matrix (see layers/packed.py), plus bias [out] -> [T, out]."""
+    from minivllm.kernels.cpu_ops import packed_linear_cpp
+
+    return packed_linear_cpp(x, packed, out_features, bias)
+
+
+def packed_rows(ids: Tensor, packed: Tensor) -> Tensor:
+    """Rows ids [n] of a packed matrix -> [n, in] float32."""
+    from minivllm.kernels.cpu_ops import packed_rows_cpp
+
+    return packed_rows_cpp(ids, packed)
+
+
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Divide by the root mean square of the last dimension (Zhang and Sennrich 2019), times weight: [..., n].
 
@@ -319,6 +352,6 @@ def fused_decoder(
     from minivllm.kernels.cpu_decoder import CpuDecoder, DecoderShape, LayerWeights
 
     weights = [LayerWeights(**layer) for layer in layers]
-    hidden, inner = weights[0].down.shape
-    shape = DecoderShape(hidden, *heads, inner, eps, scale)
+    norm, down = weights[0].input_norm, weights[0].down  # [hidden], [hidden / panel, inner, panel]
+    shape = DecoderShape(len(norm), *heads, down.shape[1], down.dtype == torch.bfloat16, eps, scale)
     return CpuDecoder(shape, weights, final_norm, angles, max_tokens)

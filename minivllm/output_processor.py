@@ -104,12 +104,18 @@ class CallState:
 
     request_id: str
     prompt: str | None
+    prompt_token_ids: list[int]  # one list for all its outputs
     choices: list[ChoiceState]
     first_token_time: float | None = None
     prompt_logprobs: list[dict[int, Logprob] | None] | None = None
     pending: list[ChoiceState] = field(
         default_factory=list
     )  # choices with something new since the last output
+
+    @property
+    def is_silent(self) -> bool:
+        """Is nothing shown before its end?"""
+        return self.first.sampling_params.output_kind is RequestOutputKind.FINAL_ONLY
 
     @property
     def first(self) -> Request:
@@ -132,7 +138,7 @@ class CallState:
         return RequestOutput(
             request_id=self.request_id,
             prompt=self.prompt,
-            prompt_token_ids=list(self.first.prompt_token_ids),
+            prompt_token_ids=self.prompt_token_ids,
             outputs=[choice.make_output(kind) for choice in shown],
             finished=finished,
             prompt_logprobs=self.prompt_logprobs,
@@ -158,7 +164,8 @@ class OutputProcessor:
 
     def add(self, request_id: str, prompt: str | None, choices: Sequence[Request]) -> None:
         """Begin a call whose choices are the given requests."""
-        call = CallState(request_id, prompt, [ChoiceState(request, self._tokenizer) for request in choices])
+        states = [ChoiceState(request, self._tokenizer) for request in choices]
+        call = CallState(request_id, prompt, list(choices[0].prompt_token_ids), states)
         if choices[0].sampling_params.prompt_logprobs is not None:
             call.prompt_logprobs = [None]
         self._calls[request_id] = call
@@ -196,7 +203,7 @@ class OutputProcessor:
         calls: dict[str, CallState] = {}
         for request in requests:
             call = self._calls.get(request.parent_id or request.request_id)
-            if call is not None:
+            if call is not None and (request.status.is_finished or not call.is_silent):
                 calls[call.request_id] = call
                 call.pending.append(call.choices[request.index])
         outputs = []

@@ -8,14 +8,22 @@
 namespace {
 
 struct Layer {  // pointers as they come from Python, one row of a table each; null where the model has none
-    const float *input_norm, *qkv, *qkv_bias, *qk_norm, *o, *o_bias, *post_norm, *gate_up, *gate_up_bias, *down, *down_bias;
+    const float* input_norm;
+    const void* qkv;  // the matrices are packed, see linear.cpp
+    const float *qkv_bias, *qk_norm;
+    const void* o;
+    const float *o_bias, *post_norm;
+    const void* gate_up;
+    const float* gate_up_bias;
+    const void* down;
+    const float* down_bias;
     float *key_cache, *value_cache;
     long window;  // 0: none
 };
 static_assert(sizeof(Layer) == 14 * 8, "Python hands over 14 numbers of 64 bits");
 
 struct Sizes {
-    long layers, hidden, heads, kv_heads, head_size, inner, block_size, threads;  // of the model
+    long layers, hidden, heads, kv_heads, head_size, inner, is_bfloat16, block_size, threads;  // of the model
     long tokens, requests, table_stride;                                          // of the step
 };
 
@@ -39,9 +47,9 @@ void norm(const Sizes& n, const Step& s, const float* weight, bool is_first) {
         rms_norm(s.normed, s.stream, s.branch, s.stream, weight, sizes, s.eps);
 }
 
-void linear(const Sizes& n, float* y, const float* x, const float* weight, const float* bias, long out, long in) {
+void linear(const Sizes& n, float* y, const float* x, const void* weight, const float* bias, long out, long in) {
     const long sizes[] = {n.tokens, out, in, n.threads};
-    packed_linear(y, x, weight, bias, sizes);
+    (n.is_bfloat16 ? packed_linear_bfloat16 : packed_linear_float32)(y, x, weight, bias, sizes);
 }
 
 void attention(const Sizes& n, const Step& s, const Layer& layer) {

@@ -19,7 +19,9 @@ void silu_and_mul(float* out, const float* x, const long* sizes);
 void reshape_and_cache(
     const char* keys, const char* values, char* key_cache, char* value_cache, const int64_t* slots, const long* sizes);
 
-long packed_size(long out, long in);
-void pack_weight(float* packed, const float* weight, long out, long in);
-void packed_linear(float* y, const float* x, const float* packed, const float* bias, const long* sizes);
+long panel_size();
+void packed_linear_float32(float* y, const float* x, const void* packed, const float* bias, const long* sizes);
+void packed_linear_bfloat16(float* y, const float* x, const void* packed, const float* bias, const long* sizes);
+void packed_rows_float32(float* out, const int64_t* ids, const void* packed, const long* sizes);
+void packed_rows_bfloat16(float* out, const int64_t* ids, const void* packed, const long* sizes);
 }

@@ -100,7 +100,7 @@ void multiply_keys(Scratch& s, long rows, long head_size, long count) {
             for (long d = 0; d < head_size; d++) s.turned[d * SPAN + i] = s.key_rows[i][d];
         std::fill_n(s.scores.begin(), rows * SPAN, 0.0f);
         for (long i = 0; i < count; i += PANEL)
-            multiply(&s.scores[i], SPAN, s.query.data(), s.width, Strided{&s.turned[i], SPAN}, head_size, rows);
+            multiply(&s.scores[i], SPAN, s.query.data(), s.width, Strided<float>{&s.turned[i], SPAN}, head_size, rows);
         return;
     }
     for (long row = 0; row < rows; row++) {

@@ -19,10 +19,26 @@ constexpr int PANEL = 2 * LANES;  // columns that the inner loop computes at a t
 
 typedef float Floats __attribute__((vector_size(LANES * 4)));
 typedef int32_t Ints __attribute__((vector_size(LANES * 4)));
+typedef uint32_t Words __attribute__((vector_size(LANES * 4)));
+typedef uint16_t Halves __attribute__((vector_size(LANES * 2)));
+
+// bfloat16 is the upper half of a float32.
+struct BFloat16 {
+    uint16_t bits;
+};
 
 static inline Floats load(const float* p) {
     Floats x;
     memcpy(&x, p, sizeof x);  // p may lie anywhere
+    return x;
+}
+
+static inline Floats load(const BFloat16* p) {
+    Halves halves;
+    memcpy(&halves, p, sizeof halves);
+    const Words words = __builtin_convertvector(halves, Words) << 16;
+    Floats x;
+    memcpy(&x, &words, sizeof x);
     return x;
 }
 
@@ -100,10 +116,11 @@ static inline Floats exponential(Floats x) {
 }
 
 // Rows of a matrix that lie one behind the other, or anywhere: b(k) is where row k begins.
+template <typename T>
 struct Strided {
-    const float* first;
+    const T* first;
     long stride;
-    const float* operator()(long k) const { return first + k * stride; }
+    const T* operator()(long k) const { return first + k * stride; }
 };
 
 struct Scattered {
@@ -166,11 +183,6 @@ static inline void multiply(
     if (rows == 2) multiply_rows<2>(out, out_stride, a, a_stride, b, depth);
     if (rows == 1) multiply_one(out, a, b, depth);
 }
-
-// bfloat16 is the upper half of a float32.
-struct BFloat16 {
-    uint16_t bits;
-};
 
 static inline float widen(float x) { return x; }
 

@@ -28,13 +28,13 @@ RUNNER_PARTS = {
     "sample": ("_choose",),
 }
 MODULE_PARTS = {  # section -> names of module classes
-    "embedding": ("VocabParallelEmbedding",),
+    "embedding": ("VocabParallelEmbedding", "PackedEmbedding"),
     "norm": ("RMSNorm",),
     "qkv and o": ("QKVParallelLinear",),
     "rotary, q/k norm": ("SelfAttention", "QKNorm", "RotaryEmbedding"),
     "attention": ("Attention",),
     "mlp": ("GatedMLP",),
-    "head": ("ParallelLMHead",),
+    "head": ("ParallelLMHead", "PackedLMHead"),
     "layers, the rest": ("DecoderLayer", "DecoderModel"),
 }
 

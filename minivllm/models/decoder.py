@@ -23,9 +23,9 @@ from minivllm.attention.metadata import AttentionMetadata, LayerKVCache
 from minivllm.layers.activation import SiluAndMul
 from minivllm.layers.attention import Attention, parse_kv_scale
 from minivllm.layers.context import LayerContext
-from minivllm.layers.embedding import ParallelLMHead, VocabParallelEmbedding
 from minivllm.layers.linear import MergedColumnParallelLinear, QKVParallelLinear, RowParallelLinear
 from minivllm.layers.norm import QKNorm, RMSNorm
+from minivllm.layers.packed import vocabulary_layers
 from minivllm.layers.rotary import RotaryEmbedding
 from minivllm.layers.weights import CheckpointTensor, WeightSlot
 from minivllm.model_config import KVCacheSpec, ModelConfig
@@ -129,9 +129,10 @@ class DecoderModel(nn.Module):
         self.config, self.tp, self.pp, self.backend = config, context.tp, context.pp, backend
         self.dtype = context.params_dtype
         is_tied = config.tie_word_embeddings
+        new_embedding, new_head = vocabulary_layers(context)
         self.embed_tokens = None
         if self.pp.is_first or (self.pp.is_last and is_tied):
-            self.embed_tokens = VocabParallelEmbedding(config.vocab_size, config.hidden_size, context)
+            self.embed_tokens = new_embedding(config.vocab_size, config.hidden_size, context)
         self.rotary_emb = RotaryEmbedding(
             config.head_dim, config.max_position_embeddings, config.rope_theta, config.rope_scaling, context
         )
@@ -144,7 +145,7 @@ class DecoderModel(nn.Module):
         if self.pp.is_last:
             self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, context)
             tied = self.embed_tokens if is_tied else None
-            self.lm_head = ParallelLMHead(config.vocab_size, config.hidden_size, context, tied)
+            self.lm_head = new_head(config.vocab_size, config.hidden_size, context, tied)
         self.fused: FusedLayers | None = None  # the layers once more, as one call, where that is faster
 
     def embed(self, input_ids: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """When all layers of a decoder run in one call: which models can, and what of them is handed over.
 
-This is an optimization of small models on a CPU, where calling an operation takes longer than the operation. What is
-computed stands in `models/decoder.py`; larger models, larger steps and every unusual layer run from there.
+This is an optimization for a CPU and small steps, where calling an operation takes longer than the operation. What is
+computed stands in `models/decoder.py`; larger steps and every unusual layer run from there.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from torch import Tensor
 from minivllm import ops
 from minivllm.attention.metadata import AttentionMetadata, LayerKVCache
 from minivllm.layers.linear import Linear
-from minivllm.layers.linear_method import UnquantizedLinear
+from minivllm.layers.packed import PackedLinear
 
 if TYPE_CHECKING:
     from minivllm.models.decoder import DecoderLayer, DecoderModel
 
-MAX_PARAMETERS = 50_000_000  # of the layers: they are held twice
 MAX_TOKENS = 256  # of a step: with more, calls hardly count
 
 
@@ -60,16 +59,10 @@ class FusedLayers:
 
 
 def can_fuse(model: DecoderModel) -> bool:
-    """A small float32 model that is whole on one CPU, of ordinary layers with ordinary weights."""
-    if model.backend.name != "cpp" or model.dtype != torch.float32:
-        return False
-    if model.tp.size > 1 or not (model.pp.is_first and model.pp.is_last):
-        return False
+    """A float32 model of ordinary layers with packed weights, as a model has that is whole on one CPU."""
     layers = _layers(model)
     linears = [module for layer in layers for module in layer.modules() if isinstance(module, Linear)]
-    if sum(p.numel() for layer in layers for p in layer.parameters()) > MAX_PARAMETERS:
-        return False
-    ordinary = all(type(linear.method) is UnquantizedLinear for linear in linears)
+    ordinary = all(type(linear.method) is PackedLinear for linear in linears)
     return (
         ordinary and len(linears) == 4 * len(layers) and all(hasattr(la.mlp, "gate_up_proj") for la in layers)
     )

@@ -21,17 +21,19 @@ from torch import Tensor, nn
 from minivllm.hardware import total_memory
 from minivllm.layers.context import LayerContext
 from minivllm.layers.linear_method import UnquantizedLinear
+from minivllm.layers.packed import PackedLinear
 from minivllm.layers.weights import CheckpointTensor, WeightSlot
 from minivllm.model_config import ModelConfig
 from minivllm.model_files import mapping, read_json_object, short
 from minivllm.models.decoder import DecoderModel
 from minivllm.models.registry import ModelRegistry
-from minivllm.ops import AttentionBackend
+from minivllm.ops import AttentionBackend, packs_weights
 from minivllm.parallel.group import ONE_STAGE, SINGLE, PipelineParallel, TensorParallel
 from minivllm.quantization.registry import linear_method
 
 logger = logging.getLogger(__name__)
 
+NUM_MAPPED = 16  # tensors before a file is opened anew: what was read counts as our memory until it is closed
 LOAD_FORMATS = ("auto", "safetensors", "dummy")
 FILE_DTYPES = ("BF16", "F16", "F32", "F64")
 ROTARY_BYTES = 22  # for each position and each number of a head, while layers/rotary.py makes its table
@@ -49,6 +51,7 @@ def load_model(
     pp: PipelineParallel = ONE_STAGE,
     load_format: str = "auto",
     seed: int = 0,
+    pack: bool = False,
 ) -> DecoderModel:
     """Build the model that model_config describes and fill it, in the given dtype and on the given device.
 
@@ -62,6 +65,7 @@ def load_model(
         pp: the stage whose layers they are.
         load_format: "auto" or "safetensors" read the folder; "dummy" draws random weights instead.
         seed: of the dummy weights.
+        pack: to compute only, on a CPU in float32: matrices may lie in the order of the C++ kernel (layers/packed.py).
 
     Raises:
         ValueError: unknown load_format, a quantized checkpoint that is not read, files that do not fit or are damaged,
@@ -70,6 +74,10 @@ def load_model(
     if load_format not in LOAD_FORMATS:
         raise ValueError(f"load_format must be one of {', '.join(LOAD_FORMATS)}, got {load_format!r}.")
     method = linear_method(quantization, model_config.raw.get("quantization_config"))
+    is_whole = tp.size == 1 and pp.is_first and pp.is_last
+    if method is None and pack and is_whole and packs_weights(backend, dtype):
+        is_bfloat16 = load_format != "dummy" and holds_only_bfloat16(model_config.path)
+        method = PackedLinear(torch.bfloat16 if is_bfloat16 else dtype)
     context = LayerContext(dtype, torch.device(device), method or UnquantizedLinear(), tp, pp)
     model = _build(model_config, context, backend)
     weights: Iterator[tuple[str, CheckpointTensor]] = (
@@ -166,12 +174,20 @@ def read_weights(folder: Path) -> Iterator[tuple[str, FileTensor]]:
     for file in weight_files(folder):
         try:
             with safe_open(file, framework="pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118 (not a dict)
-                    yield name, FileTensor(tensors, name)
+                names = list(tensors.keys())
+            for first in range(0, len(names), NUM_MAPPED):
+                with safe_open(file, framework="pt") as tensors:
+                    for name in names[first : first + NUM_MAPPED]:
+                        yield name, FileTensor(tensors, name)
         except SafetensorError as error:
             raise ValueError(
                 f"{file} is not a complete safetensors file ({error}); download it again."
             ) from error
+
+
+def holds_only_bfloat16(folder: Path) -> bool:
+    """Is every tensor of the checkpoint stored in bfloat16? Then nothing is lost by keeping it so."""
+    return all(tensor._slice.get_dtype() == "BF16" for _, tensor in read_weights(folder))
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -97,6 +97,7 @@ class SamplingRows:
         is_changed = self.has_penalty.any() or self.is_restricted.any()
         has_pairs = any(map(len, (self.stop_tokens, self.bias, self.bad_words)))
         self.is_plain_greedy = not (is_changed or has_pairs or self.temperature.any())
+        self._zeros = self._ones = torch.empty(0, device=self.device)  # of the last plain greedy step
 
     def select(
         self, rows: np.ndarray, num_tokens: np.ndarray, token_ids: np.ndarray | None = None
@@ -110,7 +111,7 @@ class SamplingRows:
         """
         positions = num_tokens.astype(np.int64) - self.num_prompt_tokens[rows]
         if self.is_plain_greedy:  # nothing else matters
-            return self._greedy(self.seeds[rows], positions)
+            return self._greedy(rows, positions)
         temperature = self.temperature[rows]
         return SamplingMetadata(
             temperature=self._tensor(temperature),
@@ -127,15 +128,18 @@ class SamplingRows:
             penalties=self._penalties(rows, num_tokens, token_ids),
         )
 
-    def _greedy(self, seeds: np.ndarray, positions: np.ndarray) -> SamplingMetadata:
+    def _greedy(self, rows: np.ndarray, positions: np.ndarray) -> SamplingMetadata:
+        if len(self._zeros) != len(rows):
+            self._zeros = torch.zeros(len(rows), device=self.device)
+            self._ones = torch.ones(len(rows), dtype=torch.bool, device=self.device)
         return SamplingMetadata(
-            temperature=torch.zeros(len(seeds), device=self.device),
-            is_greedy=torch.ones(len(seeds), dtype=torch.bool, device=self.device),
+            temperature=self._zeros,
+            is_greedy=self._ones,
             all_greedy=True,
             top_k=None,
             top_p=None,
             min_p=None,
-            seeds=seeds,
+            seeds=self.seeds[rows],
             positions=positions,
             forbidden=None,
         )

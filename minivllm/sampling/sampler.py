@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 
+from minivllm import ops
 from minivllm.parts import REFERENCE, Parts
 from minivllm.sampling.logits_processors import (
     NEVER,
@@ -26,10 +27,10 @@ class Sampler:
     """Chooses one token for each row. `parts` may replace the functions below and `apply_penalties`."""
 
     def __init__(self, parts: Parts = REFERENCE) -> None:
-        self._greedy_pick = parts.greedy_pick or greedy_pick
+        self._greedy_pick = parts.greedy_pick or ops.argmax  # the faster twin of greedy_pick
         self._apply_penalties = parts.apply_penalties or apply_penalties
         self._apply_min_p = parts.apply_min_p or apply_min_p
-        self._apply_top_k_top_p = parts.apply_top_k_top_p or apply_top_k_top_p
+        self._apply_top_k_top_p = parts.apply_top_k_top_p or cut_by_threshold  # of apply_top_k_top_p
         self._draw_token = parts.draw or draw
 
     def __call__(self, logits: torch.Tensor, metadata: SamplingMetadata) -> torch.Tensor:
@@ -130,3 +131,43 @@ def draw(probs: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
     cumulative = probs.cumsum(dim=-1, dtype=torch.float64)
     target = random[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp_(max=probs.shape[-1] - 1)
+
+
+FEW = 128  # the most likely tokens that cut_by_threshold looks at
+
+
+def cut_by_threshold(
+    logits: torch.Tensor, top_k: torch.Tensor | None, top_p: torch.Tensor | None
+) -> torch.Tensor:
+    """As apply_top_k_top_p, bit for bit, without sorting the vocabulary. logits [R, V] -> [R, V].
+
+    The last token that is kept is a threshold, and nearly always among the most likely few. A row of which the few do
+    not tell it is sorted after all: too many are kept, the next logit is the same, or a sum rounded in another order
+    might decide otherwise.
+    """
+    vocab_size = logits.shape[-1]
+    if not logits.is_cpu or vocab_size < 4 * FEW:  # the question whether all is settled would stop a GPU
+        return apply_top_k_top_p(logits, top_k, top_p)
+    k = torch.full((len(logits),), vocab_size) if top_k is None else top_k
+    p = torch.ones(len(logits)) if top_p is None else top_p
+    best = logits.topk(FEW + 1).values  # [R, FEW + 1]
+    kept = torch.arange(FEW + 1) < k[:, None]
+    has_all = k >= vocab_size
+    is_settled = has_all | (k <= FEW)
+    if top_p is not None:
+        total = torch.where(has_all, logits.logsumexp(-1), best.where(kept, NEVER).logsumexp(-1))
+        probs = (best.double() - total[:, None]).exp()
+        distance = probs.cumsum(-1) - probs - p[:, None]  # from top_p to the probability of all better tokens
+        kept &= (distance < 0) | (p[:, None] >= 1)
+        rounding = 1e-6 + vocab_size * 2.0**-28
+        is_settled &= ((distance.abs() > rounding) | (p[:, None] >= 1)).all(-1)
+    count = kept.sum(-1, keepdim=True).clamp_(1, FEW)
+    threshold, below = best.gather(1, count - 1), best.gather(1, count)  # [R, 1]
+    is_settled &= (kept[:, -1] == 0) & ((threshold > below).squeeze(1) | (below == NEVER).squeeze(1))
+    is_off = has_all & (p >= 1)
+    result = logits.masked_fill((logits < threshold) & ~is_off[:, None], NEVER)
+    if (rest := (~(is_settled | is_off)).nonzero().squeeze(1)).numel():
+        result[rest] = apply_top_k_top_p(
+            logits[rest], top_k if top_k is None else top_k[rest], top_p if top_p is None else top_p[rest]
+        )
+    return result

@@ -51,7 +51,13 @@ def load_draft_model(
             "one has a sliding window: use ngram"
         )
     model = load_model(
-        draft_config, dtype, device, backend=backend, load_format=config.load_format, seed=config.seed
+        draft_config,
+        dtype,
+        device,
+        backend=backend,
+        load_format=config.load_format,
+        seed=config.seed,
+        pack=True,
     )
     return DraftModelProposer(model, draft_config.max_position_embeddings, config.block_size, device, sampler)
 

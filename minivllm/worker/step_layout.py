@@ -65,6 +65,10 @@ class SampledPositions:
     def of(cls, layout: StepLayout, num_known: np.ndarray) -> SampledPositions:
         """`num_known` [R]: known tokens of each request. Requests whose last known token is yet to come have none."""
         ends = layout.num_computed + layout.num_scheduled
+        num_requests = len(ends)
+        if layout.num_tokens == num_requests and (ends == num_known).all():  # one token each: the usual step
+            ones, zeros = np.ones(num_requests, dtype=np.int64), np.zeros(num_requests, dtype=np.int64)
+            return cls(ones, layout.rows, zeros, layout.query_start_loc[:-1])
         done = np.flatnonzero(ends == num_known + layout.num_drafts)
         counts = layout.num_drafts[done] + 1
         first = np.repeat(counts.cumsum() - counts, counts)

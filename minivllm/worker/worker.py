@@ -16,6 +16,7 @@ import torch
 from minivllm.config import EngineConfig, ModelConfig
 from minivllm.core.scheduler_output import SchedulerOutput
 from minivllm.core.swap import PreemptionCosts
+from minivllm.layers.packed import num_weights
 from minivllm.parallel.comm_log import CommEvent, CommLog
 from minivllm.parallel.distributed import Connection, connect
 from minivllm.parallel.group import ONE_STAGE, SINGLE
@@ -124,7 +125,7 @@ class Worker:
     def num_parameters(self) -> int:
         """Weights; a word of a 4-bit checkpoint holds eight."""
         parameters = self.runner.model.parameters()
-        return sum(p.numel() * (8 if p.dtype == torch.int32 else 1) for p in parameters)
+        return sum(num_weights(p) * (8 if p.dtype == torch.int32 else 1) for p in parameters)
 
     def initialize_kv_cache(self, num_blocks: int, num_swap_blocks: int, max_model_len: int) -> None:
         """Allocate the memory behind the blocks."""
