@@ -91,6 +91,7 @@ class ModelRunner:
             quantization=config.quantization,
             load_format=config.load_format,
             seed=config.seed,
+            pack=True,
         )
         self.model_config, self.dtype, self.pp = model_config, dtype, pp
         self.vocab_size = model_config.vocab_size
