@@ -94,8 +94,7 @@ def load_model(
 def _build(config: ModelConfig, context: LayerContext, backend: AttentionBackend) -> DecoderModel:
     """The empty model. A config.json can ask for more than there is, by mistake or on purpose."""
     share = config.num_params // (context.tp.size * context.pp.size)
-    is_plain = isinstance(context.method, UnquantizedLinear)
-    num_bytes = share * context.params_dtype.itemsize // (1 if is_plain else 8)
+    num_bytes = share * _bits_of_a_weight(context) // 8
     num_bytes += ROTARY_BYTES * config.max_position_embeddings * config.head_dim
     sentence = (
         f"model: config.json asks for {config.num_params:,} weights and {config.max_position_embeddings:,} positions, "
@@ -108,6 +107,14 @@ def _build(config: ModelConfig, context: LayerContext, backend: AttentionBackend
     except (MemoryError, RuntimeError) as error:  # torch knows no better name for it
         raise ValueError(sentence) from error
     return model
+
+
+def _bits_of_a_weight(context: LayerContext) -> int:
+    """At least so many, whatever the method."""
+    if isinstance(context.method, PackedLinear):
+        return 8 * context.method.stored_dtype.itemsize
+    is_plain = isinstance(context.method, UnquantizedLinear)
+    return 8 * context.params_dtype.itemsize if is_plain else 4
 
 
 def describe_weights(model: nn.Module) -> str:
