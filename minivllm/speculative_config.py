@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-METHODS = ("ngram", "draft_model")
+METHODS = ("ngram", "draft_model", "medusa")
 MAX_SPECULATIVE_TOKENS = 64
 LOOKUP_LENGTH = 5  # tokens, where neither prompt_lookup_min nor prompt_lookup_max is given: vLLM's choice
 
@@ -25,7 +25,7 @@ class SpeculativeConfig:
 
     num_speculative_tokens: int  # drafts in one step of a request, at most
     method: str | None = None  # None = draft_model where there is a model
-    model: str | None = None  # of draft_model: a shipped model's name, a folder, or a hub id
+    model: str | None = None  # of draft_model and medusa: a shipped model's name, a folder, or a hub id
     prompt_lookup_min: int | None = None  # of ngram: the last tokens that must have occurred before, at least
     prompt_lookup_max: int | None = None  # and at most: the longest match is looked for first
     max_rejected_per_token: float | None = None  # None = no limit; see spec_decode/draft_length.py
@@ -41,7 +41,7 @@ class SpeculativeConfig:
         if method == "ngram":
             self._resolve_lookup()
         else:
-            self._check_draft_model()
+            self._check_model(method)
         limit = self.max_rejected_per_token
         if limit is not None and (
             isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 0 < limit <= 1e6
@@ -53,7 +53,7 @@ class SpeculativeConfig:
     def _resolve_lookup(self) -> None:
         if self.model is not None:
             raise ValueError(
-                "speculative_config.model is for method draft_model; ngram looks drafts up in the request"
+                "speculative_config.model is for methods draft_model and medusa; ngram looks drafts up in the request"
             )
         least, most = self.prompt_lookup_min, self.prompt_lookup_max
         least, most = least or most or LOOKUP_LENGTH, most or least or LOOKUP_LENGTH
@@ -70,9 +70,10 @@ class SpeculativeConfig:
         object.__setattr__(self, "prompt_lookup_min", least)
         object.__setattr__(self, "prompt_lookup_max", most)
 
-    def _check_draft_model(self) -> None:
+    def _check_model(self, method: str) -> None:
         if not isinstance(self.model, str) or not self.model:
-            raise ValueError("speculative_config.model must name the draft model when method is draft_model")
+            what = "heads" if method == "medusa" else "draft model"
+            raise ValueError(f"speculative_config.model must name the {what} when method is {method}")
         if self.prompt_lookup_min is not None or self.prompt_lookup_max is not None:
             raise ValueError(
                 "speculative_config.prompt_lookup_min and prompt_lookup_max are for method ngram"

@@ -1,9 +1,9 @@
 """Speculative decoding against plain decoding, in turns in one run, with the cost model and where it breaks even.
 
-Part 1: the shipped pair, and n-gram look-up, on stories, glossary and look-up prompts, at batch 1 and 8. Part 2: a
-larger target with random weights, whose draft model runs at its real cost but is made to agree at a set rate. Part 3:
-the same for heads that draft from tutor's own hidden states (`spec_decode_heads.py`). Part 4, without a clock: how many
-drafts are accepted at which temperature.
+Part 1: tutor with a draft model, with heads on its own hidden states, and with n-gram look-up, on stories, glossary
+and look-up prompts, at batch 1 and 8. Part 2: a larger target with random weights, whose draft model runs at its real
+cost but is made to agree at a set rate. Part 3: the same for a head of EAGLE's shape on tutor (`spec_decode_more.py`).
+Part 4, without a clock: how many drafts are accepted at which temperature.
 
 The cost model is that of `minivllm/spec_decode/cost_model.py`; a step's cost is measured, drafting and verification
 apart, in plain steps of the same run.
@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `python -m minivllm.bench spec-decode`."""
     parser.add_argument("--model", default="tutor", help="(default: tutor)")
     parser.add_argument("--draft-model", default="tutor-draft", help="(default: tutor-draft)")
+    parser.add_argument("--heads", default="tutor-medusa", help="of method medusa (default: tutor-medusa)")
     parser.add_argument("--num-speculative-tokens", type=int, default=4, help="(default: 4)")
     parser.add_argument("--num-prompts", type=int, default=8, help="of each kind (default: 8)")
     parser.add_argument("--output", type=int, default=96, help="tokens to generate at most (default: 96)")
@@ -173,9 +174,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         f"{'target':8} {'method':14} {'prompts':9} {'batch':>5} {'speed-up':>9} {'predicted':>9} {'agreement':>9} "
         f"{'break-even':>10} {'draft':>6} {'verify':>6}  equal"
     )
-    from minivllm.bench.spec_decode_heads import acceptance_by_temperature, heads
+    from minivllm.bench.spec_decode_more import acceptance_by_temperature, eagle_shaped
 
-    rows = [*_shipped(args, k), *_large(args, k), *heads(args, k)]
+    rows = [*_shipped(args, k), *_large(args, k), *eagle_shaped(args, k)]
     return {
         "num_speculative_tokens": k,
         "costs_are_in": "plain steps",
@@ -184,18 +185,21 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _shipped(args: argparse.Namespace, k: int) -> list[dict[str, Any]]:
-    methods = {
+def configs(args: argparse.Namespace, k: int) -> dict[str, dict[str, Any]]:
+    """Method -> speculative_config."""
+    look_up = {"prompt_lookup_min": 2, "prompt_lookup_max": 4}
+    return {
         "draft_model": {"model": args.draft_model, "num_speculative_tokens": k},
-        "ngram": {
-            "method": "ngram",
-            "num_speculative_tokens": k,
-            "prompt_lookup_min": 2,
-            "prompt_lookup_max": 4,
-        },
+        "medusa": {"method": "medusa", "model": args.heads, "num_speculative_tokens": k},
+        "ngram": {"method": "ngram", "num_speculative_tokens": k, **look_up},
     }
+
+
+def _shipped(args: argparse.Namespace, k: int) -> list[dict[str, Any]]:
     plain = Clocked(LLM(args.model))
-    others = {name: Clocked(LLM(args.model, speculative_config=config)) for name, config in methods.items()}
+    others = {
+        name: Clocked(LLM(args.model, speculative_config=config)) for name, config in configs(args, k).items()
+    }
     rows = []
     for kind, skill in SKILLS.items():
         prompts = make_prompts(plain.llm, skill, args.num_prompts)

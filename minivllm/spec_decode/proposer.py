@@ -28,6 +28,21 @@ class DraftStep:
     num_tokens: np.ndarray  # [max_num_seqs] how many are known, with what was sampled just now
     block_tables: np.ndarray  # [max_num_seqs, max_blocks]
     sampling_rows: SamplingRows
+    hidden: (
+        torch.Tensor
+    )  # [n, hidden] what the model made of each position that counts, and drew a token from
+    hidden_rows: (
+        np.ndarray
+    )  # [n] whose it is: a request's positions stand together, the requests as in `rows`
+
+    def newest_hidden(self) -> torch.Tensor:
+        """[m, hidden] of the m requests that drafts are wanted for: the state that their newest token was drawn from.
+
+        It is always there: who gets drafts has got a token in this very step, so the position before it was computed.
+        """
+        ends = np.flatnonzero(np.diff(self.hidden_rows, append=-1))  # the last position of each request
+        wanted = ends[np.isin(self.hidden_rows[ends], self.rows[self.max_drafts > 0])]
+        return self.hidden[torch.from_numpy(wanted).to(self.hidden.device)]
 
 
 @dataclass(frozen=True)

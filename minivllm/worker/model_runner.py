@@ -97,7 +97,9 @@ class ModelRunner:
         self.vocab_size = model_config.vocab_size
         self.sampler = Sampler(parts)
         self._slot_mapping = parts.slot_mapping or slot_mapping
-        self.proposer = make_proposer(config, model_config, dtype, device, self.backend, self.sampler, parts)
+        self.proposer = make_proposer(
+            config, self.model, model_config, dtype, device, self.backend, self.sampler, parts
+        )
         self._rejection_sample = parts.rejection_sample or rejection_sample
 
     def kv_cache_specs(self) -> list[KVCacheSpec]:
@@ -260,8 +262,8 @@ class ModelRunner:
         positions = SampledPositions.of(layout, batch.num_tokens[layout.rows])
         rows = positions.rows
         output = ModelRunnerOutput()
+        hidden = self._rows_wanted(hidden, positions.token)
         if len(rows):
-            hidden = self._rows_wanted(hidden, positions.token)
             logits = self.model.compute_logits(hidden)  # [n, V]
             num_tokens = batch.num_tokens[rows] + positions.offset
             metadata = self._rows_parameters().select(rows, num_tokens, batch.token_ids)
@@ -276,7 +278,7 @@ class ModelRunner:
             output.logprobs.update(self._logprobs(logits, token_ids, rows))
             output.pooled.update(self._pooled(hidden, rows))
         if self.speculation is not None:
-            drafts = self.speculation.propose(layout, rows, self._rows_parameters())
+            drafts = self.speculation.propose(layout, rows, hidden, self._rows_parameters())
             output.draft_token_ids.update(drafts)
         return output
 

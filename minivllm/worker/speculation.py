@@ -46,9 +46,16 @@ class Speculation:
         return verdict.token_ids, kept
 
     def propose(
-        self, layout: StepLayout, sampled_rows: np.ndarray, sampling_rows: SamplingRows
+        self,
+        layout: StepLayout,
+        sampled_rows: np.ndarray,
+        hidden: torch.Tensor,
+        sampling_rows: SamplingRows,
     ) -> dict[str, list[int]]:
-        """Request id -> drafts for the next step. `sampled_rows`: rows that have got a token in this one."""
+        """Request id -> drafts for the next step.
+
+        `sampled_rows` [n]: the row of each token that this step has said; `hidden` [n, hidden]: what it was drawn from.
+        """
         batch = self.batch
         self._draft_probs = {i: probs for i, probs in self._draft_probs.items() if i in batch.rows}
         step = DraftStep(
@@ -60,6 +67,8 @@ class Speculation:
             num_tokens=batch.num_tokens,
             block_tables=batch.block_tables,
             sampling_rows=sampling_rows,
+            hidden=hidden,
+            hidden_rows=sampled_rows,
         )
         found = {}
         for row, draft in self.proposer.propose(step).items():

@@ -1,7 +1,8 @@
 """The small models that ship with minivllm, and everything that makes them: data, training, evaluation.
 
 This module only knows where the models lie; it imports no torch. `python -m minivllm.zoo.train` makes the
-models again from nothing, `python -m minivllm.zoo.evaluate` measures them.
+models again from nothing, `python -m minivllm.zoo.medusa` the heads that draft for one, and
+`python -m minivllm.zoo.evaluate` measures them.
 """
 
 from pathlib import Path

@@ -121,8 +121,8 @@ def main() -> None:
     """Print the accuracy of every skill."""
     args = _arguments()
     folder = path(args.model) if args.model in names() else Path(args.model)
-    lexicon, tokenizer = load_lexicon(), Tokenizer.from_file(str(folder / "tokenizer.json"))
     llm, scores, began = LLM(model=str(folder)), [], time.monotonic()
+    lexicon, tokenizer = load_lexicon(), Tokenizer.from_file(str(folder / "tokenizer.json"))
     for skill in tqdm(args.skills, unit="skill"):
         score, misses = measure(llm, tokenizer, lexicon, skill, args.n, args.seed)
         scores.append(score)

@@ -30,10 +30,11 @@ def test_all_ways_to_say_it_are_one():
 K = {"num_speculative_tokens": 3}
 BAD = [
     ({}, "must have num_speculative_tokens"),
-    (K, "method must be one of ngram, draft_model"),
-    ({"method": "eagle", **K}, "method must be one of ngram, draft_model, not 'eagle'"),
+    (K, "method must be one of ngram, draft_model, medusa"),
+    ({"method": "eagle", **K}, "method must be one of ngram, draft_model, medusa, not 'eagle'"),
     ({"method": "draft_model", **K}, "model must name the draft model"),
-    ({"method": "ngram", "model": "tutor", **K}, "model is for method draft_model"),
+    ({"method": "medusa", **K}, "model must name the heads when method is medusa"),
+    ({"method": "ngram", "model": "tutor", **K}, "model is for methods draft_model and medusa"),
     (
         {"method": "ngram", "num_speculative_tokens": 0},
         r"num_speculative_tokens must be an integer in \[1, 64\]",
@@ -45,6 +46,7 @@ BAD = [
     ),
     ({"method": "ngram", "prompt_lookup_min": 0, **K}, "prompt_lookup_min must be an integer at least 1"),
     ({"model": "tutor-draft", "prompt_lookup_min": 2, **K}, "are for method ngram"),
+    ({"method": "medusa", "model": "tutor-medusa", "prompt_lookup_max": 2, **K}, "are for method ngram"),
     (
         {"method": "ngram", "max_rejected_per_token": 0, **K},
         "max_rejected_per_token must be a number above 0",
@@ -79,9 +81,10 @@ def test_a_draft_model_with_another_vocabulary_is_refused(make_engine):
 
 
 @pytest.mark.parametrize("backend", ["torch", "naive"])
-def test_the_shipped_pair(backend):
-    """tutor with tutor-draft says what tutor says; most of the drafts that it makes in a known text are right."""
-    pair = {"speculative_model": "tutor-draft", "num_speculative_tokens": 3}
+@pytest.mark.parametrize(("method", "model"), [("draft_model", "tutor-draft"), ("medusa", "tutor-medusa")])
+def test_the_shipped_pairs(method, model, backend):
+    """tutor with either drafter says what tutor says; in a text that it knows, many of the drafts are right."""
+    pair = {"speculative_config": {"method": method, "model": model, **K}}
     room = {"num_gpu_blocks_override": 200, "attention_backend": backend}
     plain, speculative = LLM("tutor", **room), LLM("tutor", **pair, **room)
     chats = [[{"role": "user", "content": text}] for text in ("What is a block table?", "Tell me a story.")]
@@ -89,4 +92,4 @@ def test_the_shipped_pair(backend):
     said, expected = (llm.chat(chats, params, use_tqdm=False) for llm in (speculative, plain))
     assert [o.outputs[0].token_ids for o in said] == [o.outputs[0].token_ids for o in expected]
     stats = speculative.llm_engine.stats()
-    assert stats.num_draft_tokens > stats.num_accepted_tokens > 0
+    assert stats.num_draft_tokens > stats.num_accepted_tokens > 0.3 * stats.num_draft_tokens

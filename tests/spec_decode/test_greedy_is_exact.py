@@ -18,6 +18,7 @@ _spec = importlib.util.spec_from_file_location("random_streams", _path)
 random_streams = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(random_streams)
 SEEN = Counter()
+HEADS_SEEN = Counter()
 
 
 def echo(context):
@@ -29,6 +30,12 @@ def echo(context):
 def nearly_echo(context):
     """What drafts for `echo`: right most of the time."""
     return echo(context) if zlib.crc32(np.array(context).tobytes()) % 4 else echo([*context, 3])
+
+
+def attentive(context):
+    """Logits that depend on the last few tokens and on how many there are: no two positions think alike."""
+    seed = zlib.crc32(np.array([*context[-4:], len(context)]).tobytes())
+    return np.random.default_rng(seed).normal(0, 3, 296)
 
 
 def ngram(num_tokens, shortest=1, longest=3, **more):
@@ -51,8 +58,10 @@ def certain(number, job):
 @given(
     stream=random_streams.streams(), num_tokens=st.integers(1, 5), limit=st.sampled_from([None, None, 0.5])
 )
-@pytest.mark.parametrize("method", ["ngram", "draft_model"])
-def test_any_stream(method, stream, num_tokens, limit, make_rule_engine, make_rule_pair, answer, assert_idle):
+@pytest.mark.parametrize("method", ["ngram", "draft_model", "medusa"])
+def test_any_stream(
+    method, stream, num_tokens, limit, make_rule_engine, make_rule_pair, make_rule_heads, answer, assert_idle
+):
     """Streams with chunked prompts, preemption, swapping, prefix hits, stop tokens, stop strings and aborts."""
     config, jobs, num_swap_blocks = stream
     jobs = [certain(number, job) for number, job in enumerate(jobs)]
@@ -60,6 +69,9 @@ def test_any_stream(method, stream, num_tokens, limit, make_rule_engine, make_ru
     if method == "ngram":
         config = config | random_streams.swapping(config, num_swap_blocks, bytes_per_token=16)
         engine = make_rule_engine(echo, speculative_config=ngram(num_tokens, **more), **config)
+    elif method == "medusa":
+        config = config | random_streams.swapping(config, num_swap_blocks, bytes_per_token=16)
+        engine = make_rule_heads(echo, [nearly_echo], num_tokens, more, **config)
     else:
         config = config | random_streams.swapping(config, num_swap_blocks, bytes_per_token=32)
         engine = make_rule_pair(echo, nearly_echo, num_tokens, more, **config)
@@ -84,7 +96,10 @@ def test_any_stream(method, stream, num_tokens, limit, make_rule_engine, make_ru
 def test_a_greedy_request_drafts_on_where_a_random_one_has_ended(make_rule_engine, make_rule_pair, answer):
     """Its last drafts come from steps of the draft model in which every row is greedy; the first ones do not."""
     engine = make_rule_pair(echo, nearly_echo, 4)
-    for name, how in [("drawn", {"temperature": 0.8, "top_k": 1, "max_tokens": 4}), ("greedy", {"temperature": 0})]:
+    for name, how in [
+        ("drawn", {"temperature": 0.8, "top_k": 1, "max_tokens": 4}),
+        ("greedy", {"temperature": 0}),
+    ]:
         engine.add_request(name, [5, 6, 7], SamplingParams(**{"max_tokens": 30, **how}))
     last = {}
     while engine.has_unfinished_requests():
@@ -99,6 +114,31 @@ def test_the_streams_reach_the_corners():
     if not SEEN:
         pytest.skip("looks at what the test above has seen, which did not run")
     assert min(SEEN[name] for name in ("accepted", "rejected", "preempted", "hit")) >= 3, SEEN
+
+
+@settings(max_examples=120)
+@given(stream=random_streams.streams(), num_tokens=st.integers(2, 5))
+def test_a_head_always_finds_the_state_of_the_newest_token(stream, num_tokens, make_rule_heads, assert_idle):
+    """The first head thinks as the model does, so its drafts are right, all of them: behind a prefix hit, a preemption,
+    a prompt in chunks or rejected drafts, too. The other heads are wrong now and then, so that drafts are rejected."""
+    config, jobs, num_swap_blocks = stream
+    jobs = [certain(number, job) for number, job in enumerate(jobs)]
+    config = config | random_streams.swapping(config, num_swap_blocks, bytes_per_token=16)
+    engine = make_rule_heads(attentive, [attentive, nearly_echo], num_tokens, **config)
+    random_streams.play(engine, jobs)
+    assert_idle(engine)
+    stats = engine.stats()
+    assert sum(stats.num_accepted_tokens_per_pos[:1]) == stats.num_drafts
+    HEADS_SEEN["drafts"] += stats.num_drafts > 0
+    HEADS_SEEN["rejected"] += stats.num_draft_tokens > stats.num_accepted_tokens
+    HEADS_SEEN["preempted"] += stats.num_preemptions > 0 and stats.num_drafts > 0
+    HEADS_SEEN["hit"] += stats.prefix_cache_hits > 0 and stats.num_drafts > 0
+
+
+def test_the_streams_with_heads_reach_the_corners():
+    if not HEADS_SEEN:
+        pytest.skip("looks at what the test above has seen, which did not run")
+    assert min(HEADS_SEEN[name] for name in ("drafts", "rejected", "preempted", "hit")) >= 3, HEADS_SEEN
 
 
 def test_a_text_that_repeats_itself_takes_few_steps(make_rule_engine, answer):
@@ -220,6 +260,50 @@ def test_drafts_that_did_not_fit_into_a_step_are_forgotten(make_rule_engine):
     engine.scheduler.update_from_output(output, {"a": [9, 9, 7]})
     (request,) = engine.scheduler.running
     assert request.spec_token_ids == [] and request.num_tokens_with_spec == request.num_tokens == 6
+
+
+def test_a_preempted_request_has_no_drafts(make_rule_engine):
+    """They were guessed for the step that it was turned out of; when it comes back it is read anew."""
+    room = {
+        "block_size": 4,
+        "num_gpu_blocks_override": 5,
+        "max_model_len": 16,
+        "enable_prefix_caching": False,
+    }
+    engine = make_rule_engine(echo, **room)
+    for name, length in (("a", 7), ("b", 5)):
+        params = SamplingParams(temperature=0, max_tokens=9, ignore_eos=True)
+        engine.add_request(name, list(range(5, 5 + length)), params)
+    engine.step()
+    engine.step()  # 8 and 6 tokens are computed, in 4 blocks: all that there are
+    engine.scheduler.update_draft_token_ids({"b": [9]})
+    first, second = engine.scheduler.running
+    assert second.spec_token_ids == [9]
+    output = engine.scheduler.schedule()  # the first needs one more block
+    assert list(output.preempted_request_ids) == ["b"] and not output.spec_token_ids
+    assert first.spec_token_ids == second.spec_token_ids == []
+
+
+def test_a_beam_is_never_drafted_for(make_rule_engine):
+    """Its next token is chosen by the search, not by the sampler, so nobody could say which draft was right."""
+    engine = make_rule_engine(
+        lambda c: 10 + len(c) % 3, speculative_config=ngram(3), num_gpu_blocks_override=99
+    )
+    runner, drafted = engine.executor.runner, set()
+    execute = runner.execute_model
+
+    def spy(scheduler_output):
+        output = execute(scheduler_output)
+        drafted.update(output.draft_token_ids)
+        return output
+
+    runner.execute_model = spy
+    prompt = [10, 11, 12, 10, 11, 12, 10]
+    engine.add_request("beams", prompt, BeamSearchParams(2, max_tokens=8, ignore_eos=True))
+    engine.add_request("greedy", prompt, SamplingParams(temperature=0, max_tokens=8, ignore_eos=True))
+    for _ in range(4):
+        engine.step()
+    assert drafted == {"greedy"}
 
 
 @settings(max_examples=15)

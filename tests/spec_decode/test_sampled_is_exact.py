@@ -28,6 +28,12 @@ def logits_behind(name, last_two):
     return np.random.default_rng(seed).normal(0, 1.0, 296)
 
 
+def allowed_opinion(context):
+    """What a head thinks that has learned what is allowed; heads do not ask the sampling parameters."""
+    logits = opinion(2)(context)
+    return np.where(np.isin(np.arange(len(logits)), ALLOWED), logits, -np.inf)
+
+
 def probability(text, prompt, params):
     """Of the model saying `text`, in plain Python: allowed tokens, then the presence penalty, then temperature."""
     total = 1.0
@@ -42,12 +48,16 @@ def probability(text, prompt, params):
 
 
 @pytest.mark.parametrize("fields", [{"temperature": 1.0}, {"temperature": 0.7, "presence_penalty": 0.6}])
-@pytest.mark.parametrize("method", ["plain", "ngram", "draft_model"])
-def test_every_text_comes_as_often_as_it_should(method, fields, make_rule_engine, make_rule_pair):
+@pytest.mark.parametrize("method", ["plain", "ngram", "draft_model", "medusa"])
+def test_every_text_comes_as_often_as_it_should(
+    method, fields, make_rule_engine, make_rule_pair, make_rule_heads
+):
     prompt = [40, 41, 42, 40, 40, 42, 41, 41, 40]
     room = {"max_num_seqs": 100, "max_num_batched_tokens": 1000, "num_gpu_blocks_override": 300}
     if method == "draft_model":
         engine = make_rule_pair(opinion(1), opinion(2), 2, **room)
+    elif method == "medusa":
+        engine = make_rule_heads(opinion(1), [allowed_opinion], 2, **room)
     else:
         ngram = {
             "method": "ngram",
@@ -77,16 +87,17 @@ def test_every_text_comes_as_often_as_it_should(method, fields, make_rule_engine
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_a_draft_model_that_agrees_is_always_right(temperature, make_rule_pair):
-    """p = q: nothing is ever rejected, drawn or not."""
+    """p = q: nothing is ever rejected, drawn or not, as each draft is held against what it was drawn from itself."""
     engine = make_rule_pair(opinion(1), opinion(1), 3)
-    params = SamplingParams(temperature=temperature, max_tokens=41, seed=3, ignore_eos=True)
     num_steps = 0
-    engine.add_request("a", [5, 6, 7], params)
+    for seed in range(3):
+        params = SamplingParams(temperature=temperature, max_tokens=41, seed=seed, ignore_eos=True)
+        engine.add_request(str(seed), [5, 6, 7 + seed], params)
     while engine.has_unfinished_requests():
         engine.step()
         num_steps += 1
     stats = engine.stats()
-    assert stats.num_accepted_tokens == stats.num_draft_tokens == 30 and num_steps == 11
+    assert stats.num_accepted_tokens == stats.num_draft_tokens == 90 and num_steps == 11
 
 
 def test_a_seed_says_the_same_again(make_rule_pair, answer):
