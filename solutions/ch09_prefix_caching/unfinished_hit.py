@@ -137,7 +137,7 @@ class KVCacheManager:
         num_missing = table.num_blocks_missing(num_computed + num_new_tokens) - len(computed_blocks)
         shared = self._shared_blocks(table, num_computed, num_computed + num_new_tokens)
         num_needed = num_missing + len(shared)
-        if not num_needed and not computed_blocks:
+        if len(table) and not num_needed:
             return updates  # as in most steps: the last block has room
         if num_needed + _num_free(computed_blocks) > self.pool.num_free_blocks:
             return None

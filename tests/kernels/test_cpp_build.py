@@ -71,7 +71,7 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(sources, tmp_path, caplog
 
 @needs_compiler
 def test_processes_that_build_at_once_do_not_disturb_one_another(tmp_path):
-    code = "from minivllm.kernels._cpp import library; assert library().packed_size(1, 1) >= 4"
+    code = "from minivllm.kernels._cpp import library; assert library().panel_size() >= 4"
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
     processes = [subprocess.Popen([sys.executable, "-c", code], env=environment) for _ in range(2)]
     assert [process.wait(300) for process in processes] == [0, 0]

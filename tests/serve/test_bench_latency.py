@@ -53,7 +53,7 @@ def test_in_the_metrics_too_the_total_is_the_first_token_plus_the_others(real):
     )
     assert (calls, firsts, gaps, requests) == (3, 3, 3 * (NUM_TOKENS - 1), 3)
     # the end is noted with the last token's step: nothing but the steps themselves lies between
-    assert total == pytest.approx(first + between, rel=0.02)
+    assert total == pytest.approx(first + between, rel=0.05)
     assert total == pytest.approx(first + (NUM_TOKENS - 1) * per_token, rel=0.02)
 
 
