@@ -57,7 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workloads", nargs="*", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--rounds", type=int, default=3, help="alternating (default: 3)")
-    parser.add_argument("--dtype", help="the weights are loaded as (default: as they are stored)")
+    parser.add_argument(
+        "--dtype",
+        help="of weights and sums (default: each engine's own choice; ours keeps bfloat16 weights, and sums in float32)",
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="(default: all cores)")
     for name in ("vllm", "openvino"):
         variable = f"{name.upper()}_PYTHON"
@@ -108,7 +111,7 @@ def peers(args: argparse.Namespace) -> list[Peer]:
     """Everybody who can take part here."""
     here = sys.executable
     found = [
-        Peer(OURS, "run_minivllm.py", here, {}),
+        Peer(OURS, "run_minivllm.py", here, {"dtype": args.dtype or "auto"}),
         Peer("transformers, static batches of 8", "run_transformers.py", here, {}),
     ]
     if args.vllm_python:
