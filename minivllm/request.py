@@ -68,10 +68,10 @@ class Request:
     num_preemptions: int = 0
     num_in_flight: int = 0  # steps that were scheduled and have not returned
     first_scheduled_time: float | None = None
+    num_prompt_tokens: int = field(init=False)  # counted once: a prompt does not grow
 
-    @property
-    def num_prompt_tokens(self) -> int:
-        return len(self.prompt_token_ids)
+    def __post_init__(self) -> None:
+        self.num_prompt_tokens = len(self.prompt_token_ids)
 
     @property
     def num_output_tokens(self) -> int:
@@ -80,11 +80,11 @@ class Request:
     @property
     def num_tokens(self) -> int:
         """Known tokens: the prompt and what was sampled."""
-        return len(self.prompt_token_ids) + len(self.output_token_ids)
+        return self.num_prompt_tokens + len(self.output_token_ids)
 
     @property
     def num_tokens_with_spec(self) -> int:
-        return self.num_tokens + len(self.spec_token_ids)
+        return self.num_prompt_tokens + len(self.output_token_ids) + len(self.spec_token_ids)
 
     @property
     def cache_keys(self) -> tuple[str, ...]:
@@ -97,7 +97,7 @@ class Request:
 
     def tokens_between(self, start: int, stop: int) -> list[int]:
         """Known tokens at positions [start, stop), without copying the whole request."""
-        num_prompt = len(self.prompt_token_ids)
+        num_prompt = self.num_prompt_tokens
         if stop <= num_prompt:
             return list(self.prompt_token_ids[start:stop])
         outputs = self.output_token_ids[max(0, start - num_prompt) : stop - num_prompt]
@@ -111,13 +111,13 @@ class Request:
 
         A stop token counts only once `min_tokens` were generated (the sampler cannot draw one before).
         """
-        token_id = self.output_token_ids[-1]
-        if token_id in self.stop_token_ids and self.num_output_tokens > self.sampling_params.min_tokens:
+        token_id, num_output_tokens = self.output_token_ids[-1], len(self.output_token_ids)
+        if token_id in self.stop_token_ids and num_output_tokens > self.sampling_params.min_tokens:
             self.status = RequestStatus.FINISHED_STOPPED
             if token_id in (self.sampling_params.stop_token_ids or ()):
                 self.stop_reason = token_id
             return True
-        if self.num_output_tokens >= self.max_tokens or self.num_tokens >= max_model_len:
+        if num_output_tokens >= self.max_tokens or self.num_prompt_tokens + num_output_tokens >= max_model_len:
             self.status = RequestStatus.FINISHED_LENGTH_CAPPED
             return True
         return False

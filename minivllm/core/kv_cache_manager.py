@@ -86,6 +86,7 @@ class KVCacheManager:
         self._num_filled_tokens: dict[
             str, int
         ] = {}  # leading tokens that a step which has returned has computed
+        self._forked: set[str] = set()  # requests that share, or shared, blocks with a fork
         self._hashes = RequestHashes(block_size, parts.hash_block_tokens or hash_block_tokens)
         self._copies: list[tuple[int, int]] = []
 
@@ -130,8 +131,9 @@ class KVCacheManager:
         """The hashes of the blocks that computing the next `num_new_tokens` tokens will fill."""
         if not self.enable_caching:
             return []
-        num_full = min(request.num_computed_tokens + num_new_tokens, request.num_tokens) // self.block_size
-        first = request.num_computed_tokens // self.block_size
+        num_computed = request.num_computed_tokens
+        num_full = min(num_computed + num_new_tokens, request.num_tokens) // self.block_size
+        first = num_computed // self.block_size
         return self._hashes.first(request, num_full)[first:] if num_full > first else []
 
     # -- room for tokens ----------------------------------------------------------------------------------------------
@@ -155,15 +157,18 @@ class KVCacheManager:
             The changes of its block table, or None when the pool has too few free blocks; then nothing has changed,
             except that blocks behind a sliding window are free now.
         """
+        end = (request.num_computed_tokens or len(computed_blocks) * self.block_size) + num_new_tokens
+        if self._has_room(request.request_id, end):
+            return []  # as in most steps
         table = self._tables.get(request.request_id) or self._new_table(self.block_size)
         assert not (len(table) and computed_blocks), "computed blocks are for requests that hold none yet"
-        num_computed = request.num_computed_tokens or len(computed_blocks) * self.block_size
+        num_computed = end - num_new_tokens
         updates = self._free_behind_window(table, num_computed)
-        num_missing = table.num_blocks_missing(num_computed + num_new_tokens) - len(computed_blocks)
-        shared = self._shared_blocks(table, num_computed, num_computed + num_new_tokens)
+        num_missing = table.num_blocks_missing(end) - len(computed_blocks)
+        shared = self._shared_blocks(table, num_computed, end)
         num_needed = num_missing + len(shared)
         if len(table) and not num_needed:
-            return updates  # as in most steps: the last block has room
+            return updates
         if num_needed + _num_free(computed_blocks) > self.pool.num_free_blocks:
             return None
 
@@ -176,6 +181,15 @@ class KVCacheManager:
         updates += [(index, table[index].block_id) for index in range(first_new, len(table))]
         self._num_cached_blocks.setdefault(request.request_id, len(computed_blocks))
         return updates
+
+    def _has_room(self, request_id: str, num_tokens: int) -> bool:
+        """Do `num_tokens` tokens surely fit, with nothing to allocate, to copy or to free? False: have a closer look.
+
+        Only forks share blocks that are still written to: a prefix hit shares full ones.
+        """
+        table = self._tables.get(request_id)
+        is_plain = self.window is None and request_id not in self._forked
+        return is_plain and table is not None and num_tokens <= len(table) * self.block_size
 
     def trim(self, request: Request) -> None:
         """Give back the blocks behind the computed tokens: what drafts were written to, and a draft model's lookahead.
@@ -264,6 +278,7 @@ class KVCacheManager:
         self._tables[child.request_id] = self._fork_table(
             self.pool, self._tables[parent.request_id], num_tokens
         )
+        self._forked |= {parent.request_id, child.request_id}
         cached = self._num_cached_blocks[parent.request_id]
         self._num_cached_blocks[child.request_id] = min(cached, num_tokens // self.block_size)
         self._num_filled_tokens[child.request_id] = child.num_computed_tokens = num_tokens
@@ -293,8 +308,9 @@ class KVCacheManager:
         table = self._tables.pop(request.request_id, None)
         self._num_cached_blocks.pop(request.request_id, None)
         self._num_filled_tokens.pop(request.request_id, None)
+        self._forked.discard(request.request_id)
         if table is not None:
-            self.pool.free_blocks(reversed(table))
+            self.pool.free_blocks(table[::-1])
 
     def forget(self, request: Request) -> None:
         """The request is over: free its blocks, here and in the swap space, and drop its hashes."""

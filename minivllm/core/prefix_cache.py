@@ -71,7 +71,8 @@ class PrefixCache:
 
     def get(self, block_hash: BlockHash) -> KVCacheBlock | None:
         """Any block with this content (the one cached first), or None."""
-        return next(iter(self._blocks.get(block_hash, {}).values()), None)
+        same = self._blocks.get(block_hash)
+        return next(iter(same.values())) if same else None
 
     def remove(self, block_hash: BlockHash, block: KVCacheBlock) -> None:
         same = self._blocks[block_hash]

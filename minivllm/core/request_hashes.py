@@ -25,12 +25,19 @@ class RequestHashes:
     def first(self, request: Request, num_blocks: int) -> list[BlockHash]:
         """The hashes of the request's first `num_blocks` blocks, all of which must be full."""
         hashes = self._hashes.setdefault(request.request_id, [])
-        for index in range(len(hashes), num_blocks):
-            tokens = request.tokens_between(index * self.block_size, (index + 1) * self.block_size)
-            is_root = index == 0
-            extra_keys = request.cache_keys if is_root else ()  # the chain carries them on
-            hashes.append(self._hash_block(ROOT_HASH if is_root else hashes[-1], tokens, extra_keys))
+        if len(hashes) < num_blocks:
+            self._extend(hashes, request, num_blocks)
         return hashes[:num_blocks]
+
+    def _extend(self, hashes: list[BlockHash], request: Request, num_blocks: int) -> None:
+        size = self.block_size
+        tokens = request.tokens_between(len(hashes) * size, num_blocks * size)
+        parent = hashes[-1] if hashes else ROOT_HASH
+        extra_keys = () if hashes else request.cache_keys  # of the first block: the chain carries them on
+        for start in range(0, len(tokens), size):
+            parent = self._hash_block(parent, tokens[start : start + size], extra_keys)
+            hashes.append(parent)
+            extra_keys = ()
 
     def forget(self, request: Request) -> None:
         """The request is over."""

@@ -251,7 +251,8 @@ class Scheduler:
             step.spec_token_ids[request.request_id] = request.spec_token_ids[: max(0, num_drafts)]
         if request.is_beam and request.num_output_tokens:
             step.chosen_token_ids[request.request_id] = request.output_token_ids[-1]
-        step.pending_hashes.update(self.kv_cache_manager.hashes_computed_by(request, num_tokens))
+        if self.waiting:  # nobody else asks
+            step.pending_hashes.update(self.kv_cache_manager.hashes_computed_by(request, num_tokens))
         step.add(request, num_tokens)
 
     def _has_seat(self) -> bool:
@@ -392,7 +393,9 @@ class Scheduler:
                     self._release(request)
                 continue
             sampled = sampled_token_ids.get(request_id, ())
-            rejected = self._take_back_rejected(request, scheduler_output, len(sampled))
+            rejected = 0
+            if request.spec_token_ids or scheduler_output.spec_token_ids:
+                rejected = self._take_back_rejected(request, scheduler_output, len(sampled))
             num_computed = scheduler_output.num_computed_tokens[request_id] + num_scheduled - rejected
             new_token_ids = sampled if request.is_beam else self._append_tokens(request, sampled)
             self.kv_cache_manager.cache_blocks(request, min(num_computed, request.num_tokens))

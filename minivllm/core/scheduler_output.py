@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from minivllm.request import Request
 
@@ -72,8 +73,7 @@ class SchedulerOutput:
         )
 
 
-@dataclass(frozen=True)
-class RequestUpdate:
+class RequestUpdate(NamedTuple):
     """What a step changed for one request."""
 
     request: Request
@@ -104,10 +104,11 @@ class StepBuilder:
 
     def add(self, request: Request, num_tokens: int) -> None:
         """Schedule `num_tokens` tokens of `request`; they count as computed from here on."""
-        self.num_scheduled[request.request_id] = num_tokens
-        self.num_computed[request.request_id] = request.num_computed_tokens
+        request_id, num_computed = request.request_id, request.num_computed_tokens
+        self.num_scheduled[request_id] = num_tokens
+        self.num_computed[request_id] = num_computed
         self.budget -= num_tokens
-        request.num_computed_tokens += num_tokens
+        request.num_computed_tokens = num_computed + num_tokens
         request.num_in_flight += 1
 
     def build(self, operations: BlockOperations, finished: Sequence[str]) -> SchedulerOutput:
