@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from minivllm.config import EngineConfig, ModelConfig
@@ -71,7 +71,7 @@ class InputProcessor:
             _check_text("prompt", given)
             return given, self.tokenizer.encode(given)
         is_list = isinstance(given, Sequence) and not isinstance(given, (bytes, bytearray))
-        if is_list and all(isinstance(i, int) and not isinstance(i, bool) for i in given):
+        if is_list and all(issubclass(kind, int) and kind is not bool for kind in set(map(type, given))):
             return None, list(given)
         raise ValueError(
             "prompt must be a string, a list of token ids, or a dict with 'prompt' or 'prompt_token_ids'"
@@ -117,7 +117,7 @@ class InputProcessor:
             number: how many requests came before: the seed of a request that brings none depends on it.
         """
         room = self.max_model_len - len(token_ids)
-        bad_words = self._bad_words(params)
+        bad_words, stop_token_ids = self._bad_words(params), self._stop_token_ids(params)
         requests: list[Request] = []
         for index in range(params.n):
             seed = (
@@ -129,7 +129,7 @@ class InputProcessor:
                 request_id=request_id if params.n == 1 else f"{index}_{request_id}",
                 prompt_token_ids=token_ids,
                 sampling_params=params,
-                stop_token_ids=self._stop_token_ids(params),
+                stop_token_ids=stop_token_ids,
                 max_tokens=min(room, params.max_tokens or room),
                 seed=seed,
                 bad_words_token_ids=bad_words,
@@ -145,12 +145,13 @@ class InputProcessor:
         eos = () if params.ignore_eos else self.eos_token_ids
         return frozenset(params.stop_token_ids or ()).union(eos)
 
-    def _check_ids(self, name: str, token_ids: Iterable[int]) -> None:
-        for token_id in token_ids:
-            if not 0 <= token_id < self.vocab_size:
-                raise ValueError(
-                    f"{name} holds token id {token_id}, and the model's ids are 0..{self.vocab_size - 1}"
-                )
+    def _check_ids(self, name: str, token_ids: Collection[int]) -> None:
+        if not token_ids or (min(token_ids) >= 0 and max(token_ids) < self.vocab_size):
+            return
+        token_id = next(i for i in token_ids if not 0 <= i < self.vocab_size)
+        raise ValueError(
+            f"{name} holds token id {token_id}, and the model's ids are 0..{self.vocab_size - 1}"
+        )
 
     def _check_logprobs(self, params: SamplingParams) -> None:
         most = self.vocab_size if self.config.max_logprobs == -1 else self.config.max_logprobs

@@ -112,10 +112,10 @@ class CallState:
         default_factory=list
     )  # choices with something new since the last output
 
-    @property
-    def is_silent(self) -> bool:
-        """Is nothing shown before its end?"""
-        return self.first.sampling_params.output_kind is RequestOutputKind.FINAL_ONLY
+    is_silent: bool = field(init=False)  # nothing is shown before its end
+
+    def __post_init__(self) -> None:
+        self.is_silent = self.first.sampling_params.output_kind is RequestOutputKind.FINAL_ONLY
 
     @property
     def first(self) -> Request:
@@ -186,11 +186,12 @@ class OutputProcessor:
         for call in self._calls.values() if output.prompt_logprobs else ():
             self._take_in_prompt_logprobs(call, output)
         stopped, num_surplus = {}, 0
-        for update in updates:
-            request = update.request
+        for request, new_token_ids in updates:
             choice = self._choice(request)
-            num_said, stop = choice.append(update.new_token_ids)
-            num_surplus += len(update.new_token_ids) - num_said
+            if choice.detokenizer is None and not output.logprobs:
+                continue  # nobody looks before its end
+            num_said, stop = choice.append(new_token_ids)
+            num_surplus += len(new_token_ids) - num_said
             self._take_in_logprobs(choice, output.logprobs.get(request.request_id, ()), num_said)
             if stop is not None and not request.status.is_finished:
                 stopped[request.request_id] = stop
@@ -203,7 +204,7 @@ class OutputProcessor:
         calls: dict[str, CallState] = {}
         for request in requests:
             call = self._calls.get(request.parent_id or request.request_id)
-            if call is not None and (request.status.is_finished or not call.is_silent):
+            if call is not None and (not call.is_silent or request.status.is_finished):
                 calls[call.request_id] = call
                 call.pending.append(call.choices[request.index])
         outputs = []

@@ -71,6 +71,8 @@ class Pooler:
         self, updates: Sequence[RequestUpdate], output: ModelRunnerOutput
     ) -> tuple[list[EmbeddingRequestOutput], list[RequestUpdate]]:
         """(the embeddings that a step has made, its updates without those of the texts)."""
+        if not self._waiting:
+            return [], list(updates)
         made = [
             self._output(update.request, output.pooled[update.request.request_id])
             for update in updates

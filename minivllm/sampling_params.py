@@ -11,7 +11,8 @@ import enum
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from copy import copy
+from dataclasses import dataclass, field
 from typing import Any
 
 GREEDY_EPSILON = 1e-5  # a temperature below this means greedy
@@ -138,8 +139,17 @@ class SamplingParams:
     def is_greedy(self) -> bool:
         return self.temperature < GREEDY_EPSILON
 
+    @property
+    def is_plain_greedy(self) -> bool:
+        """Is every token simply the most likely one, whatever came before it?"""
+        is_penalized = self.presence_penalty or self.frequency_penalty or self.repetition_penalty != 1
+        is_restricted = self.min_tokens or self.allowed_token_ids is not None or self.bad_words
+        return self.is_greedy and not (is_penalized or is_restricted or self.logit_bias)
+
     def with_output_kind(self, kind: RequestOutputKind) -> SamplingParams:
-        return replace(self, output_kind=kind)
+        other = copy(self)  # `replace` would check every field again
+        other._set(output_kind=kind)
+        return other
 
     def _set(self, **values: Any) -> None:
         for name, value in values.items():

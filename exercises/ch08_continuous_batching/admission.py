@@ -222,7 +222,8 @@ class Scheduler:
             step.spec_token_ids[request.request_id] = request.spec_token_ids[: max(0, num_drafts)]
         if request.is_beam and request.num_output_tokens:
             step.chosen_token_ids[request.request_id] = request.output_token_ids[-1]
-        step.pending_hashes.update(self.kv_cache_manager.hashes_computed_by(request, num_tokens))
+        if self.waiting:  # nobody else asks
+            step.pending_hashes.update(self.kv_cache_manager.hashes_computed_by(request, num_tokens))
         step.add(request, num_tokens)
 
     def _has_seat(self) -> bool:
@@ -235,7 +236,9 @@ class Scheduler:
         sibling = request.fork_from
         if sibling is not None and sibling.status is RequestStatus.RUNNING and sibling.num_output_tokens == 0:
             return True
-        if not step.pending_hashes:
+        if not step.pending_hashes or step.pending_hashes.isdisjoint(
+            self.kv_cache_manager.hashes_of(request)
+        ):
             return False
         num_found = len(self.kv_cache_manager.get_computed_blocks(request))
         return self.kv_cache_manager.next_hash(request, num_found) in step.pending_hashes
@@ -354,17 +357,19 @@ class Scheduler:
         """
         updates = []
         finished: list[Request] = []
+        num_computed_before = scheduler_output.num_computed_tokens
         for request_id, num_scheduled in scheduler_output.num_scheduled_tokens.items():
             request = self.requests[request_id]
             request.num_in_flight -= 1
-            status_before = request.status
-            if status_before.is_finished:  # ended from outside while the step ran
+            if request.status.is_finished:  # ended from outside while the step ran
                 if request.num_in_flight == 0:
                     self._release(request)
                 continue
             sampled = sampled_token_ids.get(request_id, ())
-            rejected = self._take_back_rejected(request, scheduler_output, len(sampled))
-            num_computed = scheduler_output.num_computed_tokens[request_id] + num_scheduled - rejected
+            rejected = 0
+            if request.spec_token_ids or scheduler_output.spec_token_ids:
+                rejected = self._take_back_rejected(request, scheduler_output, len(sampled))
+            num_computed = num_computed_before[request_id] + num_scheduled - rejected
             new_token_ids = sampled if request.is_beam else self._append_tokens(request, sampled)
             self.kv_cache_manager.cache_blocks(request, min(num_computed, request.num_tokens))
             if request.status.is_finished:
@@ -393,7 +398,7 @@ class Scheduler:
 
     def _append_tokens(self, request: Request, sampled: Sequence[int]) -> Sequence[int]:
         for index, token_id in enumerate(sampled):
-            request.append_output_token(token_id)
+            request.output_token_ids.append(token_id)
             if request.check_stop(self.config.max_model_len):
                 return sampled[: index + 1]
         return sampled

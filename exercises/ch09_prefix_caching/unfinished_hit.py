@@ -73,6 +73,7 @@ class KVCacheManager:
         self._num_filled_tokens: dict[
             str, int
         ] = {}  # leading tokens that a step which has returned has computed
+        self._forked: set[str] = set()  # requests that share, or shared, blocks with a fork
         self._hashes = RequestHashes(block_size, parts.hash_block_tokens or hash_block_tokens)
         self._copies: list[tuple[int, int]] = []
 
@@ -105,6 +106,12 @@ class KVCacheManager:
             hashes, request.num_tokens, self.block_size, self.pool.get_cached_block
         )
 
+    def hashes_of(self, request: Request) -> list[BlockHash]:
+        """The hashes of the full blocks that a request could begin with."""
+        if not self.enable_caching or request.skip_prefix_cache:
+            return []
+        return self._hashes.first(request, (request.num_tokens - 1) // self.block_size)
+
     def next_hash(self, request: Request, num_blocks: int) -> BlockHash | None:
         """The hash of block number `num_blocks` of a request; None if the request could not use a cached one there."""
         if not self.enable_caching or request.skip_prefix_cache:
@@ -117,8 +124,9 @@ class KVCacheManager:
         """The hashes of the blocks that computing the next `num_new_tokens` tokens will fill."""
         if not self.enable_caching:
             return []
-        num_full = min(request.num_computed_tokens + num_new_tokens, request.num_tokens) // self.block_size
-        first = request.num_computed_tokens // self.block_size
+        num_computed = request.num_computed_tokens
+        num_full = min(num_computed + num_new_tokens, request.num_tokens) // self.block_size
+        first = num_computed // self.block_size
         return self._hashes.first(request, num_full)[first:] if num_full > first else []
 
     # -- room for tokens ----------------------------------------------------------------------------------------------
@@ -142,6 +150,8 @@ class KVCacheManager:
             The changes of its block table, or None when the pool has too few free blocks; then nothing has changed,
             except that blocks behind a sliding window are free now.
         """
+        if self._fits_in_last_block(request, num_new_tokens):
+            return []  # as in most steps
         table = self._tables.get(request.request_id) or self._new_table(self.block_size)
         assert not (len(table) and computed_blocks), "computed blocks are for requests that hold none yet"
         num_computed = request.num_computed_tokens or len(computed_blocks) * self.block_size
@@ -150,7 +160,7 @@ class KVCacheManager:
         shared = self._shared_blocks(table, num_computed, num_computed + num_new_tokens)
         num_needed = num_missing + len(shared)
         if len(table) and not num_needed:
-            return updates  # as in most steps: the last block has room
+            return updates
         if num_needed + _num_free(computed_blocks) > self.pool.num_free_blocks:
             return None
 
@@ -163,6 +173,15 @@ class KVCacheManager:
         updates += [(index, table[index].block_id) for index in range(first_new, len(table))]
         self._num_cached_blocks.setdefault(request.request_id, len(computed_blocks))
         return updates
+
+    def _fits_in_last_block(self, request: Request, num_new_tokens: int) -> bool:
+        """Is the block of the latest token the request's own, and has it room? False: have a closer look.
+
+        Only a fork shares a block that is not full; a prefix hit shares full ones.
+        """
+        num_used = request.num_computed_tokens % self.block_size
+        has_room = 0 < num_used <= self.block_size - num_new_tokens
+        return has_room and self.window is None and request.request_id not in self._forked
 
     def trim(self, request: Request) -> None:
         """Give back the blocks behind the computed tokens: what drafts were written to, and a draft model's lookahead.
@@ -251,23 +270,25 @@ class KVCacheManager:
         self._tables[child.request_id] = self._fork_table(
             self.pool, self._tables[parent.request_id], num_tokens
         )
+        self._forked |= {parent.request_id, child.request_id}
         cached = self._num_cached_blocks[parent.request_id]
         self._num_cached_blocks[child.request_id] = min(cached, num_tokens // self.block_size)
         self._num_filled_tokens[child.request_id] = child.num_computed_tokens = num_tokens
 
     def cache_blocks(self, request: Request, num_computed_tokens: int) -> None:
         """The request's first `num_computed_tokens` tokens are computed: full blocks of them can be found now."""
-        self._num_filled_tokens[request.request_id] = num_computed_tokens
+        request_id = request.request_id
+        self._num_filled_tokens[request_id] = num_computed_tokens
         num_full = min(len(self._tables[request.request_id]), request.num_tokens // self.block_size)
-        num_cached = self._num_cached_blocks[request.request_id]
+        num_cached = self._num_cached_blocks[request_id]
         if not self.enable_caching or num_full <= num_cached:
             return
-        table = self._tables[request.request_id]
+        table = self._tables[request_id]
         hashes = self._hashes.first(request, num_full)
         for index in range(num_cached, num_full):
             if table[index].block_hash is None:  # a forked sibling may have cached the shared block
                 self.pool.cache_full_block(table[index], hashes[index])
-        self._num_cached_blocks[request.request_id] = num_full
+        self._num_cached_blocks[request_id] = num_full
 
     def reset_prefix_cache(self) -> bool:
         """Forget all cached blocks; False, changing nothing, while any block is in use."""
@@ -280,8 +301,9 @@ class KVCacheManager:
         table = self._tables.pop(request.request_id, None)
         self._num_cached_blocks.pop(request.request_id, None)
         self._num_filled_tokens.pop(request.request_id, None)
+        self._forked.discard(request.request_id)
         if table is not None:
-            self.pool.free_blocks(reversed(table))
+            self.pool.free_blocks(table[::-1])
 
     def forget(self, request: Request) -> None:
         """The request is over: free its blocks, here and in the swap space, and drop its hashes."""

@@ -119,6 +119,12 @@ class KVCacheManager:
             hashes, request.num_tokens, self.block_size, self.pool.get_cached_block
         )
 
+    def hashes_of(self, request: Request) -> list[BlockHash]:
+        """The hashes of the full blocks that a request could begin with."""
+        if not self.enable_caching or request.skip_prefix_cache:
+            return []
+        return self._hashes.first(request, (request.num_tokens - 1) // self.block_size)
+
     def next_hash(self, request: Request, num_blocks: int) -> BlockHash | None:
         """The hash of block number `num_blocks` of a request; None if the request could not use a cached one there."""
         if not self.enable_caching or request.skip_prefix_cache:
@@ -157,15 +163,14 @@ class KVCacheManager:
             The changes of its block table, or None when the pool has too few free blocks; then nothing has changed,
             except that blocks behind a sliding window are free now.
         """
-        end = (request.num_computed_tokens or len(computed_blocks) * self.block_size) + num_new_tokens
-        if self._has_room(request.request_id, end):
+        if self._fits_in_last_block(request, num_new_tokens):
             return []  # as in most steps
         table = self._tables.get(request.request_id) or self._new_table(self.block_size)
         assert not (len(table) and computed_blocks), "computed blocks are for requests that hold none yet"
-        num_computed = end - num_new_tokens
+        num_computed = request.num_computed_tokens or len(computed_blocks) * self.block_size
         updates = self._free_behind_window(table, num_computed)
-        num_missing = table.num_blocks_missing(end) - len(computed_blocks)
-        shared = self._shared_blocks(table, num_computed, end)
+        num_missing = table.num_blocks_missing(num_computed + num_new_tokens) - len(computed_blocks)
+        shared = self._shared_blocks(table, num_computed, num_computed + num_new_tokens)
         num_needed = num_missing + len(shared)
         if len(table) and not num_needed:
             return updates
@@ -182,14 +187,14 @@ class KVCacheManager:
         self._num_cached_blocks.setdefault(request.request_id, len(computed_blocks))
         return updates
 
-    def _has_room(self, request_id: str, num_tokens: int) -> bool:
-        """Do `num_tokens` tokens surely fit, with nothing to allocate, to copy or to free? False: have a closer look.
+    def _fits_in_last_block(self, request: Request, num_new_tokens: int) -> bool:
+        """Is the block of the latest token the request's own, and has it room? False: have a closer look.
 
-        Only forks share blocks that are still written to: a prefix hit shares full ones.
+        Only a fork shares a block that is not full; a prefix hit shares full ones.
         """
-        table = self._tables.get(request_id)
-        is_plain = self.window is None and request_id not in self._forked
-        return is_plain and table is not None and num_tokens <= len(table) * self.block_size
+        num_used = request.num_computed_tokens % self.block_size
+        has_room = 0 < num_used <= self.block_size - num_new_tokens
+        return has_room and self.window is None and request.request_id not in self._forked
 
     def trim(self, request: Request) -> None:
         """Give back the blocks behind the computed tokens: what drafts were written to, and a draft model's lookahead.
@@ -285,17 +290,18 @@ class KVCacheManager:
 
     def cache_blocks(self, request: Request, num_computed_tokens: int) -> None:
         """The request's first `num_computed_tokens` tokens are computed: full blocks of them can be found now."""
-        self._num_filled_tokens[request.request_id] = num_computed_tokens
+        request_id = request.request_id
+        self._num_filled_tokens[request_id] = num_computed_tokens
         num_full = num_computed_tokens // self.block_size
-        num_cached = self._num_cached_blocks[request.request_id]
+        num_cached = self._num_cached_blocks[request_id]
         if not self.enable_caching or num_full <= num_cached:
             return
-        table = self._tables[request.request_id]
+        table = self._tables[request_id]
         hashes = self._hashes.first(request, num_full)
         for index in range(num_cached, num_full):
             if table[index].block_hash is None:  # a forked sibling may have cached the shared block
                 self.pool.cache_full_block(table[index], hashes[index])
-        self._num_cached_blocks[request.request_id] = num_full
+        self._num_cached_blocks[request_id] = num_full
 
     def reset_prefix_cache(self) -> bool:
         """Forget all cached blocks; False, changing nothing, while any block is in use."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,63 @@ class PairTable:
         return which, index
 
 
+@dataclass(frozen=True)
+class WantedBesides:
+    """What some running request wants besides its tokens."""
+
+    pooling: bool
+    logprobs: bool
+    prompt_logprobs: bool
+
+    @classmethod
+    def of(cls, requests: Sequence[Request]) -> WantedBesides:
+        params = [r.sampling_params for r in requests]
+        return cls(
+            pooling=any(r.is_pooling for r in requests),
+            logprobs=any(p.logprobs is not None for p in params),
+            prompt_logprobs=any(p.prompt_logprobs is not None for p in params),
+        )
+
+
+def sampling_rows(
+    requests: Sequence[Request], vocab_size: int, device: torch.device
+) -> SamplingRows | GreedyRows:
+    """The parameters of all running requests, in the cheapest form that holds them."""
+    if all(r.sampling_params.is_plain_greedy and not r.bad_words_token_ids for r in requests):
+        return GreedyRows(requests, device)
+    return SamplingRows(requests, vocab_size, device)
+
+
+class GreedyRows:
+    """The twin of SamplingRows where every request wants the most likely tokens: there is next to nothing to gather."""
+
+    def __init__(self, requests: Sequence[Request], device: torch.device) -> None:
+        self.device = device
+        self.num_prompt_tokens = np.array([r.num_prompt_tokens for r in requests], dtype=np.int64)
+        self.seeds = np.array([r.seed for r in requests], dtype=np.int64)
+        self.wants = WantedBesides.of(requests)
+        self._zeros = self._ones = torch.empty(0, device=device)  # of the last step
+
+    def select(
+        self, rows: np.ndarray, num_tokens: np.ndarray, token_ids: np.ndarray | None = None
+    ) -> SamplingMetadata:
+        """The metadata of a step; arguments as in `SamplingRows.select`."""
+        if self._zeros.shape[0] != len(rows):
+            self._zeros = torch.zeros(len(rows), device=self.device)
+            self._ones = torch.ones(len(rows), dtype=torch.bool, device=self.device)
+        return SamplingMetadata(
+            temperature=self._zeros,
+            is_greedy=self._ones,
+            all_greedy=True,
+            top_k=None,
+            top_p=None,
+            min_p=None,
+            seeds=self.seeds[rows],
+            positions=num_tokens.astype(np.int64) - self.num_prompt_tokens[rows],
+            forbidden=None,
+        )
+
+
 class SamplingRows:
     """The parameters of all running requests, gathered once for each composition of the batch."""
 
@@ -66,7 +123,7 @@ class SamplingRows:
         self.vocab_size = vocab_size
         params = [r.sampling_params for r in requests]
 
-        def column(values: Any, dtype: type) -> np.ndarray:
+        def column(values: Iterable[Any], dtype: type) -> np.ndarray:
             return np.fromiter(values, dtype=dtype, count=len(requests))
 
         self.num_prompt_tokens = column((r.num_prompt_tokens for r in requests), np.int64)
@@ -81,9 +138,7 @@ class SamplingRows:
         self.presence = column((p.presence_penalty for p in params), np.float32)
         self.has_penalty = (self.repetition != 1) | (self.frequency != 0) | (self.presence != 0)
         self.is_restricted = column((p.allowed_token_ids is not None for p in params), bool)
-        self.has_pooling = any(r.is_pooling for r in requests)
-        self.has_logprobs = any(p.logprobs is not None for p in params)
-        self.has_prompt_logprobs = any(p.prompt_logprobs is not None for p in params)
+        self.wants = WantedBesides.of(requests)
         rows = list(enumerate(requests))
         self.stop_tokens = PairTable(
             [(i, t) for i, r in rows if r.sampling_params.min_tokens for t in sorted(r.stop_token_ids)]
@@ -94,10 +149,6 @@ class SamplingRows:
         words = [(i, word) for i, r in rows for word in r.bad_words_token_ids]
         self.bad_words = PairTable([(i, word[-1]) for i, word in words])
         self.bad_word_starts = _right_aligned([word[:-1] for _, word in words])  # [n, longest], -1 = any
-        is_changed = self.has_penalty.any() or self.is_restricted.any()
-        has_pairs = any(map(len, (self.stop_tokens, self.bias, self.bad_words)))
-        self.is_plain_greedy = not (is_changed or has_pairs or self.temperature.any())
-        self._zeros = self._ones = torch.empty(0, device=self.device)  # of the last plain greedy step
 
     def select(
         self, rows: np.ndarray, num_tokens: np.ndarray, token_ids: np.ndarray | None = None
@@ -110,8 +161,6 @@ class SamplingRows:
             token_ids: [max_num_seqs, max_model_len] of the whole batch; penalties and bad words look at them.
         """
         positions = num_tokens.astype(np.int64) - self.num_prompt_tokens[rows]
-        if self.is_plain_greedy:  # nothing else matters
-            return self._greedy(rows, positions)
         temperature = self.temperature[rows]
         return SamplingMetadata(
             temperature=self._tensor(temperature),
@@ -126,22 +175,6 @@ class SamplingRows:
             allowed=self._allowed(rows),
             bias=self._bias(rows),
             penalties=self._penalties(rows, num_tokens, token_ids),
-        )
-
-    def _greedy(self, rows: np.ndarray, positions: np.ndarray) -> SamplingMetadata:
-        if len(self._zeros) != len(rows):
-            self._zeros = torch.zeros(len(rows), device=self.device)
-            self._ones = torch.ones(len(rows), dtype=torch.bool, device=self.device)
-        return SamplingMetadata(
-            temperature=self._zeros,
-            is_greedy=self._ones,
-            all_greedy=True,
-            top_k=None,
-            top_p=None,
-            min_p=None,
-            seeds=self.seeds[rows],
-            positions=positions,
-            forbidden=None,
         )
 
     def _tensor(self, values: np.ndarray) -> torch.Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from minivllm.attention.metadata import LayerKVCache
 from minivllm.model_config import KVCacheSpec
-from minivllm.sampling.metadata import SamplingRows
+from minivllm.sampling.metadata import GreedyRows, SamplingRows
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class DraftStep:
     )  # [max_num_seqs, max_model_len] known tokens; what lies behind them may be overwritten
     num_tokens: np.ndarray  # [max_num_seqs] how many are known, with what was sampled just now
     block_tables: np.ndarray  # [max_num_seqs, max_blocks]
-    sampling_rows: SamplingRows
+    sampling_rows: SamplingRows | GreedyRows
     hidden: (
         torch.Tensor
     )  # [n, hidden] what the model made of each position that counts, and drew a token from

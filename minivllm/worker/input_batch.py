@@ -91,4 +91,4 @@ class InputBatch:
     def append_tokens(self, rows: np.ndarray, token_ids: np.ndarray, offset: np.ndarray | int = 0) -> None:
         """One sampled token for each of `rows`; `offset` counts the tokens of a row that occurs several times."""
         self.token_ids[rows, self.num_tokens[rows] + offset] = token_ids
-        np.add.at(self.num_tokens, rows, 1)
+        self.num_tokens += np.bincount(rows, minlength=self.max_num_seqs).astype(np.int32)

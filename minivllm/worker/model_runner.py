@@ -23,7 +23,7 @@ from minivllm.parallel.group import ONE_STAGE, SINGLE, PipelineParallel, TensorP
 from minivllm.parts import REFERENCE, Parts
 from minivllm.sampling.bitmask import unpack_bitmasks
 from minivllm.sampling.logprobs import TokenLogprobs, gather_logprobs
-from minivllm.sampling.metadata import SamplingMetadata, SamplingRows
+from minivllm.sampling.metadata import GreedyRows, SamplingMetadata, SamplingRows, sampling_rows
 from minivllm.sampling.sampler import Sampler
 from minivllm.spec_decode.make_proposer import make_proposer
 from minivllm.spec_decode.rejection_sampler import rejection_sample
@@ -127,7 +127,7 @@ class ModelRunner:
             self.speculation = Speculation(
                 config.speculation, self.proposer, self.batch, self.sampler, self._rejection_sample
             )
-        self._sampling_rows: tuple[int, SamplingRows] | None = None
+        self._sampling_rows: tuple[int, SamplingRows | GreedyRows] | None = None
         self.padded_decode = self._make_padded_decode(max_model_len)
 
     @torch.inference_mode()
@@ -145,7 +145,7 @@ class ModelRunner:
         else:
             hidden = self.model.forward(
                 self._stage_input(num_tokens),
-                self.buffers.positions[:num_tokens],
+                self.buffers.view("positions", num_tokens),
                 self._model_caches,
                 metadata,
             )
@@ -194,7 +194,7 @@ class ModelRunner:
     def _stage_input(self, num_tokens: int) -> torch.Tensor:
         """x [T, hidden]: the embedded tokens in the first stage, what the stage before computed in the others."""
         if self.pp.is_first:
-            return self.model.embed(self.buffers.input_ids[:num_tokens])
+            return self.model.embed(self.buffers.view("input_ids", num_tokens))
         return self.pp.receive(
             torch.empty(num_tokens, self.model_config.hidden_size, dtype=self.dtype, device=self.device)
         )
@@ -245,11 +245,11 @@ class ModelRunner:
         buffers.fill("seq_lens", seq_lens)
         buffers.fill("block_tables", batch.block_tables[layout.rows, :num_blocks])
         return AttentionMetadata(
-            slot_mapping=buffers.slot_mapping[:num_tokens],
-            query_start_loc=buffers.query_start_loc[: num_requests + 1],
-            seq_lens=buffers.seq_lens[:num_requests],
-            block_tables=buffers.block_tables[:num_requests, :num_blocks],
-            max_query_len=int(layout.num_scheduled.max()),
+            slot_mapping=buffers.view("slot_mapping", num_tokens),
+            query_start_loc=buffers.view("query_start_loc", num_requests + 1),
+            seq_lens=buffers.view("seq_lens", num_requests),
+            block_tables=buffers.view("block_tables", num_requests, num_blocks),
+            max_query_len=1 if num_tokens == num_requests else int(layout.num_scheduled.max()),
             max_seq_len=max_seq_len,
             block_size=block_size,
         )
@@ -270,11 +270,14 @@ class ModelRunner:
             if bitmasks:
                 metadata = replace(metadata, grammar=self._grammar(positions, bitmasks))
             token_ids, kept = self._choose(logits, metadata, positions)
-            if not kept.all():
+            offset = positions.offset
+            if kept is not None:
                 index = torch.from_numpy(kept).to(self.device)
                 rows, logits, token_ids, hidden = rows[kept], logits[index], token_ids[index], hidden[index]
-            batch.append_tokens(rows, token_ids.cpu().numpy(), positions.offset[kept])
-            output.sampled_token_ids.update(self._by_request(rows, token_ids.tolist()))
+                offset = offset[kept]
+            sampled = token_ids.cpu().numpy()
+            batch.append_tokens(rows, sampled, offset)
+            output.sampled_token_ids.update(self._by_request(rows, sampled.tolist()))
             output.logprobs.update(self._logprobs(logits, token_ids, rows))
             output.pooled.update(self._pooled(hidden, rows))
         if self.speculation is not None:
@@ -284,28 +287,33 @@ class ModelRunner:
 
     def _rows_wanted(self, hidden: torch.Tensor, wanted: np.ndarray) -> torch.Tensor:
         """hidden [T, hidden] -> [n, hidden]; all of them, as they are, in a step of one token each."""
-        if len(wanted) == len(hidden):
+        if len(wanted) == hidden.shape[0]:
             return hidden
         return hidden.index_select(0, torch.from_numpy(wanted).to(self.device))
 
     def _choose(
         self, logits: torch.Tensor, metadata: SamplingMetadata, positions: SampledPositions
-    ) -> tuple[torch.Tensor, np.ndarray]:
-        """A token for each of n positions, and which of them count [n]: all but those behind a wrong draft."""
+    ) -> tuple[torch.Tensor, np.ndarray | None]:
+        """A token for each of n positions, and which of them count [n]: all (None) but those behind a wrong draft."""
         if self.speculation is not None and len(positions.rows) > len(positions.counts):
             return self.speculation.verify(logits, metadata, positions)
-        return self.sampler(logits, metadata), np.ones(len(positions.rows), dtype=bool)
+        return self.sampler(logits, metadata), None
 
     def _by_request(self, rows: np.ndarray, values: Sequence[Value]) -> dict[str, list[Value]]:
         """Request id -> its values, in order."""
         found: dict[str, list[Value]] = {}
+        requests = self.batch.requests
         for row, value in zip(rows.tolist(), values, strict=True):
-            found.setdefault(self.batch.requests[row].request_id, []).append(value)
+            request_id = requests[row].request_id
+            if request_id in found:
+                found[request_id].append(value)
+            else:
+                found[request_id] = [value]
         return found
 
     def _pooled(self, hidden: torch.Tensor, rows: np.ndarray) -> dict[str, list[float]]:
         """Hidden states [n, hidden] of last tokens, for the rows that ask for them."""
-        if not self._rows_parameters().has_pooling:
+        if not self._rows_parameters().wants.pooling:
             return {}
         requests = [self.batch.requests[row] for row in rows]
         return {
@@ -328,7 +336,7 @@ class ModelRunner:
         self, logits: torch.Tensor, token_ids: torch.Tensor, rows: np.ndarray
     ) -> dict[str, list[TokenLogprobs]]:
         """Request id -> an entry for each of its tokens, where asked for. logits [n, V], token_ids [n], rows [n]."""
-        if not self._rows_parameters().has_logprobs:
+        if not self._rows_parameters().wants.logprobs:
             return {}
         asked = [self.batch.requests[row].sampling_params.logprobs for row in rows]
         asking = [i for i, count in enumerate(asked) if count is not None]
@@ -341,7 +349,7 @@ class ModelRunner:
     def _prompt_logprobs(self, hidden: torch.Tensor, layout: StepLayout) -> dict[str, PromptLogprobs]:
         """The token at position p of a prompt is judged by the hidden state of position p - 1."""
         result: dict[str, PromptLogprobs] = {}
-        if not self._rows_parameters().has_prompt_logprobs:
+        if not self._rows_parameters().wants.prompt_logprobs:
             return result
         for i, row in enumerate(layout.rows):
             request = self.batch.requests[row]
@@ -357,9 +365,9 @@ class ModelRunner:
             result[request.request_id] = PromptLogprobs(first + 1, tokens)
         return result
 
-    def _rows_parameters(self) -> SamplingRows:
+    def _rows_parameters(self) -> SamplingRows | GreedyRows:
         """Derived again only when a request came or went."""
         if self._sampling_rows is None or self._sampling_rows[0] != self.batch.composition:
-            rows = SamplingRows(self.batch.requests, self.vocab_size, self.device)
+            rows = sampling_rows(self.batch.requests, self.vocab_size, self.device)
             self._sampling_rows = (self.batch.composition, rows)
         return self._sampling_rows[1]

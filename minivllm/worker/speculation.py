@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from minivllm.attention.metadata import LayerKVCache
-from minivllm.sampling.metadata import SamplingMetadata, SamplingRows
+from minivllm.sampling.metadata import GreedyRows, SamplingMetadata, SamplingRows
 from minivllm.sampling.sampler import Sampler
 from minivllm.spec_decode.draft_length import draft_lengths
 from minivllm.spec_decode.proposer import DraftStep, Proposer
@@ -50,7 +50,7 @@ class Speculation:
         layout: StepLayout,
         sampled_rows: np.ndarray,
         hidden: torch.Tensor,
-        sampling_rows: SamplingRows,
+        sampling_rows: SamplingRows | GreedyRows,
     ) -> dict[str, list[int]]:
         """Request id -> drafts for the next step.
 
