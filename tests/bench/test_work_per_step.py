@@ -1,5 +1,6 @@
 """A guard on speed that no slow machine can turn red: the work of a decode step, counted instead of timed."""
 
+import sys
 from collections import Counter
 
 import pytest
@@ -49,3 +50,25 @@ def test_a_decode_step_takes_no_more_torch_operations_than_it_did(backend, most)
     assert steps == NUM_TOKENS  # the first computes all prompts, and no step is empty
     assert tokens == NUM_REQUESTS * (3 + NUM_TOKENS - 1)  # nothing is computed twice
     assert per_step <= most
+
+
+def python_calls(num_requests):
+    """How many Python functions a decode step of so many requests calls, the model and its sampling included."""
+    llm = LLM("tutor", attention_backend="torch", num_gpu_blocks_override=200)
+    params = SamplingParams(temperature=0, max_tokens=NUM_TOKENS, ignore_eos=True, detokenize=False)
+    for number in range(num_requests):
+        llm.llm_engine.add_request(str(number), [5 + number, 40 + number, 7], params)
+    llm.llm_engine.step()  # the prompts
+    llm.llm_engine.step()
+    counted = Counter()
+    sys.setprofile(lambda frame, event, _: counted.update([event]))
+    try:
+        llm.llm_engine.step()
+    finally:
+        sys.setprofile(None)
+    return counted["call"]
+
+
+def test_a_decode_step_calls_no_more_python_for_a_request_than_it_did():
+    """What a request costs beside the model: scheduling, taking in its token, and its output."""
+    assert (python_calls(40) - python_calls(8)) / 32 <= 34

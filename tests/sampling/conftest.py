@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from minivllm.request import Request
-from minivllm.sampling.metadata import SamplingRows
+from minivllm.sampling.metadata import sampling_rows
 from minivllm.sampling.sampler import Sampler
 
 
@@ -39,7 +39,7 @@ def sample():
         token_ids = np.zeros((len(rows), max(r.num_tokens for r in requests) + 1), dtype=np.int32)
         for row, request in zip(token_ids, requests, strict=True):
             row[: request.num_tokens] = request.all_token_ids
-        table = SamplingRows(requests, logits.shape[1], torch.device("cpu"))
+        table = sampling_rows(requests, logits.shape[1], torch.device("cpu"))
         num_tokens = np.array([r.num_tokens for r in requests])
         picked = np.arange(len(rows)) if picked is None else np.array(picked)
         return Sampler()(logits, table.select(picked, num_tokens[picked], token_ids)).tolist()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from minivllm.request import Request
 from minivllm.sampling.logits_processors import Penalties, apply_grammar, apply_penalties
-from minivllm.sampling.metadata import SamplingRows
+from minivllm.sampling.metadata import sampling_rows
 from minivllm.sampling.sampler import Sampler, apply_min_p, apply_top_k_top_p, draw
 from minivllm.sampling_params import SamplingParams
 
@@ -82,7 +82,7 @@ def test_each_row_of_a_step_brings_its_own_numbers(batch, data):
     picked = data.draw(st.lists(st.integers(0, len(batch) - 1), min_size=1, max_size=8))
     num_said = data.draw(st.lists(st.integers(0, 9), min_size=len(picked), max_size=len(picked)))
     num_tokens = np.array([len(batch[r][2]) + n for r, n in zip(picked, num_said, strict=True)])
-    table = SamplingRows(requests, V, torch.device("cpu"))
+    table = sampling_rows(requests, V, torch.device("cpu"))
     metadata = table.select(np.array(picked), num_tokens, np.zeros((len(batch), 20), dtype=np.int32))
     params = [batch[row][0] for row in picked]
     off = {"top_k": V, "top_p": 1.0, "min_p": 0.0}
@@ -112,7 +112,7 @@ def test_a_penalty_goes_to_its_own_row_wherever_that_stands_in_the_step(sample):
 )
 def test_what_no_row_uses_costs_no_pass(fields):
     """A top_k of all tokens, or of more than there are, drops nothing; then nothing is sorted either."""
-    table = SamplingRows([Request("r", [0], SamplingParams(**fields))] * 2, V, torch.device("cpu"))
+    table = sampling_rows([Request("r", [0], SamplingParams(**fields))] * 2, V, torch.device("cpu"))
     metadata = table.select(np.arange(2), np.array([1, 1]))
     for name in ("top_k", "top_p", "min_p", "forbidden", "allowed", "bias", "penalties", "grammar"):
         assert getattr(metadata, name) is None, name
@@ -298,7 +298,7 @@ def test_the_draws_follow_the_exact_distribution(fields, varied, oracle, sample)
     if varied == "seed":
         tokens = sample([logits] * num_draws, [(params, seed, [0], [], {}) for seed in range(num_draws)])
     else:
-        table = SamplingRows([Request("r", [0], params, seed=11)] * num_draws, V, torch.device("cpu"))
+        table = sampling_rows([Request("r", [0], params, seed=11)] * num_draws, V, torch.device("cpu"))
         positions = np.arange(num_draws)
         tokens = Sampler()(
             torch.tensor([logits] * num_draws), table.select(positions, 1 + positions)
