@@ -183,7 +183,7 @@ class KVCacheManager:
         new_blocks = self.pool.get_new_blocks(num_needed)
         updates += [(index, self._copy(table, index, new_blocks.pop())) for index in shared]
         table.append([*computed_blocks, *new_blocks])
-        updates += [(index, table[index].block_id) for index in range(first_new, len(table))]
+        updates += [(index, block.block_id) for index, block in enumerate(table[first_new:], first_new)]
         self._num_cached_blocks.setdefault(request.request_id, len(computed_blocks))
         return updates
 
