@@ -47,14 +47,14 @@ struct Piece {
 template <typename T>
 void multiply_panel(float* out, const Piece& x, const T* panel, long in) {
     if (x.count <= MAX_ROWS) {
-        multiply(out, PANEL, x.rows, x.stride, Strided<T>{panel, PANEL}, in, x.count);
+        multiply(out, PANEL, Plain{x.rows, x.stride}, Strided<T>{panel, PANEL}, in, x.count);
         return;
     }
     float copy[DEPTH * PANEL];
     for (long k = 0; k < in; k += DEPTH) {
         const long depth = std::min(DEPTH, in - k);
         const Strided<float> piece{readable(panel + k * PANEL, copy, depth), PANEL};
-        multiply(out, PANEL, x.rows + k, x.stride, piece, depth, x.count);
+        multiply(out, PANEL, Plain{x.rows + k, x.stride}, piece, depth, x.count);
     }
 }
 

@@ -46,6 +46,14 @@ static inline void store(float* p, Floats x) { memcpy(p, &x, sizeof x); }
 
 static inline Floats all(float x) { return x - Floats{}; }
 
+static inline Ints all(int32_t x) { return x - Ints{}; }
+
+static inline Ints load(const int32_t* p) {
+    Ints x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+
 static inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
 
 // Lane i of the result is lane pick(i) of a and b, one behind the other.
@@ -129,59 +137,71 @@ struct Scattered {
     const float* operator()(long k) const { return rows[k] + column; }
 };
 
-// out[ROWS, PANEL] += a[ROWS, depth] b[depth, PANEL]. The sums stay in registers: for each row of b, two loads and ROWS
-// broadcasts serve 2 * ROWS multiplications.
-template <int ROWS, typename Rows>
-static inline void multiply_rows(float* out, long out_stride, const float* a, long a_stride, Rows b, long depth) {
-    Floats left[ROWS], right[ROWS];
-    for (int i = 0; i < ROWS; i++) {
-        left[i] = load(out + i * out_stride);
-        right[i] = load(out + i * out_stride + LANES);
-    }
+// The left matrix: a(i, k) is its element. Rows one behind the other; the same turned around; rows that lie anywhere.
+struct Plain {
+    const float* first;
+    long stride;
+    float operator()(long i, long k) const { return first[i * stride + k]; }
+    Plain skip(long rows) const { return {first + rows * stride, stride}; }
+};
+
+struct Turned {
+    const float* first;
+    long stride;
+    float operator()(long i, long k) const { return first[k * stride + i]; }
+    Turned skip(long rows) const { return {first + rows, stride}; }
+};
+
+struct Gathered {
+    const float* const* rows;
+    float operator()(long i, long k) const { return rows[i][k]; }
+    Gathered skip(long count) const { return {rows + count}; }
+};
+
+// out[ROWS, WIDTH vectors] += a[ROWS, depth] b[depth, WIDTH vectors]. The sums stay in registers: for each row of b,
+// WIDTH loads and ROWS broadcasts serve WIDTH * ROWS multiplications.
+template <int ROWS, int WIDTH, typename Left, typename Rows>
+static inline void multiply_rows(float* out, long out_stride, Left a, Rows b, long depth) {
+    Floats sums[ROWS][WIDTH];
+    for (int i = 0; i < ROWS; i++)
+        for (int j = 0; j < WIDTH; j++) sums[i][j] = load(out + i * out_stride + j * LANES);
     for (long k = 0; k < depth; k++) {
-        const Floats b_left = load(b(k)), b_right = load(b(k) + LANES);
-        for (int i = 0; i < ROWS; i++) {
-            left[i] += a[i * a_stride + k] * b_left;
-            right[i] += a[i * a_stride + k] * b_right;
-        }
+        Floats row[WIDTH];
+        for (int j = 0; j < WIDTH; j++) row[j] = load(b(k) + j * LANES);
+        for (int i = 0; i < ROWS; i++)
+            for (int j = 0; j < WIDTH; j++) sums[i][j] += a(i, k) * row[j];
     }
-    for (int i = 0; i < ROWS; i++) {
-        store(out + i * out_stride, left[i]);
-        store(out + i * out_stride + LANES, right[i]);
-    }
+    for (int i = 0; i < ROWS; i++)
+        for (int j = 0; j < WIDTH; j++) store(out + i * out_stride + j * LANES, sums[i][j]);
 }
 
 // The same for one row. A sum that waits for the one before it wastes the multipliers: four are under way.
-template <typename Rows>
-static inline void multiply_one(float* out, const float* a, Rows b, long depth) {
-    Floats left[4] = {load(out)}, right[4] = {load(out + LANES)};
+template <int WIDTH, typename Left, typename Rows>
+static inline void multiply_one(float* out, Left a, Rows b, long depth) {
+    Floats sums[4][WIDTH] = {};
+    for (int j = 0; j < WIDTH; j++) sums[0][j] = load(out + j * LANES);
     long k = 0;
     for (; k + 4 <= depth; k += 4)
-        for (int i = 0; i < 4; i++) {
-            left[i] += a[k + i] * load(b(k + i));
-            right[i] += a[k + i] * load(b(k + i) + LANES);
-        }
-    for (; k < depth; k++) {
-        left[0] += a[k] * load(b(k));
-        right[0] += a[k] * load(b(k) + LANES);
-    }
-    store(out, (left[0] + left[1]) + (left[2] + left[3]));
-    store(out + LANES, (right[0] + right[1]) + (right[2] + right[3]));
+        for (int i = 0; i < 4; i++)
+            for (int j = 0; j < WIDTH; j++) sums[i][j] += a(0, k + i) * load(b(k + i) + j * LANES);
+    for (; k < depth; k++)
+        for (int j = 0; j < WIDTH; j++) sums[0][j] += a(0, k) * load(b(k) + j * LANES);
+    for (int j = 0; j < WIDTH; j++)
+        store(out + j * LANES, (sums[0][j] + sums[1][j]) + (sums[2][j] + sums[3][j]));
 }
 
 // The same for any number of rows.
-template <typename Rows>
-static inline void multiply(
-    float* out, long out_stride, const float* a, long a_stride, Rows b, long depth, long rows) {
-    for (; rows >= MAX_ROWS; rows -= MAX_ROWS, out += MAX_ROWS * out_stride, a += MAX_ROWS * a_stride)
-        multiply_rows<MAX_ROWS>(out, out_stride, a, a_stride, b, depth);
+template <int WIDTH = 2, typename Left, typename Rows>
+static inline void multiply(float* out, long out_stride, Left a, Rows b, long depth, long rows) {
+    for (; rows >= MAX_ROWS; rows -= MAX_ROWS, out += MAX_ROWS * out_stride, a = a.skip(MAX_ROWS))
+        multiply_rows<MAX_ROWS, WIDTH>(out, out_stride, a, b, depth);
     if (rows >= 4) {
-        multiply_rows<4>(out, out_stride, a, a_stride, b, depth);
-        rows -= 4, out += 4 * out_stride, a += 4 * a_stride;
+        multiply_rows<4, WIDTH>(out, out_stride, a, b, depth);
+        rows -= 4, out += 4 * out_stride, a = a.skip(4);
     }
-    if (rows == 3) multiply_rows<3>(out, out_stride, a, a_stride, b, depth);
-    if (rows == 2) multiply_rows<2>(out, out_stride, a, a_stride, b, depth);
-    if (rows == 1) multiply_one(out, a, b, depth);
+    if (rows == 3) multiply_rows<3, WIDTH>(out, out_stride, a, b, depth);
+    if (rows == 2) multiply_rows<2, WIDTH>(out, out_stride, a, b, depth);
+    if (rows == 1) multiply_one<WIDTH>(out, a, b, depth);
 }
 
 static inline float widen(float x) { return x; }

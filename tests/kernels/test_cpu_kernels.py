@@ -58,6 +58,43 @@ def test_attention_equals_the_oracle(make_batch, case):
     batch.check(attend(batch, window=window), window=window)
 
 
+@st.composite
+def families(draw):
+    """(lens, block size, [(child, parent, blocks)]): requests whose tables begin as an earlier one's."""
+    total = st.sampled_from([63, 64, 65, 128, 200]) | st.integers(1, 250)
+    lens = []
+    for length in draw(st.lists(total, min_size=2, max_size=9)):
+        new = draw(st.sampled_from([1, 1, 1, 2, 17, 40]))
+        lens.append((min(new, length), length - min(new, length)))
+    block_size = draw(st.sampled_from([1, 3, 16, 32]))
+    shares = []
+    for child in range(1, len(lens)):
+        parent = draw(st.integers(0, child - 1))
+        blocks = min(sum(lens[parent]) // block_size, -(-sum(lens[child]) // block_size))
+        shares.append((child, parent, draw(st.just(blocks) | st.integers(0, blocks))))
+    return lens, block_size, shares
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    family=families(),
+    groups=st.sampled_from([1, 2, 3, 8, 12]),
+    head_size=st.sampled_from([5, 32, 64]),
+    dtype=st.sampled_from([torch.float32, torch.float32, torch.bfloat16]),
+    window=st.none() | st.integers(1, 150),
+    seed=st.integers(0, 2**16),
+)
+def test_requests_that_share_blocks(make_batch, family, groups, head_size, dtype, window, seed):
+    lens, block_size, shares = family
+    batch = make_batch(
+        lens, block_size=block_size, groups=groups, head_size=head_size, dtype=dtype, seed=seed
+    )
+    tables = batch.metadata.block_tables
+    for child, parent, blocks in shares:
+        tables[child, :blocks] = tables[parent, :blocks]
+    batch.check(attend(batch, window=window), window=window)
+
+
 def test_padding_gets_zeros_and_no_context_is_no_harm(make_batch):
     batch = make_batch([(2, 5), (1, 0)], groups=1)
     query = torch.cat((batch.query, torch.ones(2, 2, 64)))
