@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from minivllm.config import EngineConfig
 from minivllm.data_parallel import make_engine
+from minivllm.fast_tokenizer import FastTokenizer
 from minivllm.input_processor import Prompt
 from minivllm.outputs import EmbeddingRequestOutput, RequestOutput
 from minivllm.parts import REFERENCE, Parts
@@ -60,7 +61,8 @@ class LLM:
 
     def get_tokenizer(self) -> Any:
         """The Hugging Face tokenizer; None if the model folder has none."""
-        return self.llm_engine.tokenizer
+        tokenizer = self.llm_engine.tokenizer
+        return tokenizer.whole if isinstance(tokenizer, FastTokenizer) else tokenizer
 
     def get_default_sampling_params(self) -> SamplingParams:
         """What the model's generation_config.json recommends, over the defaults of SamplingParams."""
@@ -171,7 +173,7 @@ class LLM:
         return self.llm_engine.reset_prefix_cache()
 
     def _render(self, messages: Any, chat_template: str | None, add_generation_prompt: bool) -> list[int]:
-        tokenizer = self.get_tokenizer()
+        tokenizer = self.llm_engine.tokenizer
         chat_template = chat_template or self._chat_template
         if tokenizer is None or not (chat_template or tokenizer.chat_template):
             raise ValueError(

@@ -1,10 +1,15 @@
-"""Loading a tokenizer: the field's own (transformers), with our sentences when there is none."""
+"""Loading a tokenizer: the field's own (transformers), with our sentences when there is none.
+
+A plain folder's is read without transformers, whose import takes seconds (fast_tokenizer.py); it does the same.
+"""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from minivllm import fast_tokenizer
 from minivllm.config import EngineConfig
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
@@ -21,7 +26,12 @@ def load_tokenizer(path: str, config: EngineConfig) -> Any | None:
         if config.tokenizer is not None:
             raise ValueError(f"tokenizer folder {path!r} holds none of {', '.join(TOKENIZER_FILES)}")
         return None
-    from transformers import AutoTokenizer  # takes a second to import: not for token-id models
+    load = partial(_load_with_transformers, path, config)
+    return fast_tokenizer.read(folder, load) or load()
+
+
+def _load_with_transformers(path: str, config: EngineConfig) -> Any:
+    from transformers import AutoTokenizer  # takes seconds to import
 
     try:
         return AutoTokenizer.from_pretrained(

@@ -13,9 +13,9 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from llguidance import LLMatcher, LLParserLimits
-from llguidance.hf import from_tokenizer
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
+from minivllm.fast_tokenizer import FastTokenizer
 from minivllm.request import Request, RequestStatus
 from minivllm.sampling_params import StructuredOutputsParams
 
@@ -46,7 +46,7 @@ class StructuredOutputManager:
             ValueError: the grammar is malformed, too large, or could not be compiled within the limits.
         """
         if self._ll_tokenizer is None:  # a second's work, for those who use it
-            self._ll_tokenizer = from_tokenizer(self._tokenizer, self._vocab_size, self._eos_token_ids)
+            self._ll_tokenizer = _ll_tokenizer(self._tokenizer, self._vocab_size, self._eos_token_ids)
         matcher = LLMatcher(self._ll_tokenizer, _to_grammar(params), log_level=0, limits=LIMITS)
         error = matcher.get_error()
         if error:
@@ -114,6 +114,15 @@ def _masks(matcher: LLMatcher, drafts: Sequence[int]) -> list[bytes]:
         matcher.consume_token(draft)
         masks.append(matcher.compute_bitmask())
     return masks
+
+
+def _ll_tokenizer(tokenizer: Any, vocab_size: int, eos_token_ids: list[int]) -> LLTokenizer:
+    """llguidance's form of a tokenizer."""
+    if isinstance(tokenizer, FastTokenizer):
+        return LLTokenizer(tokenizer.to_str(), n_vocab=vocab_size, eos_token=eos_token_ids)
+    from llguidance.hf import from_tokenizer  # imports transformers
+
+    return from_tokenizer(tokenizer, vocab_size, eos_token_ids)
 
 
 def _to_grammar(params: StructuredOutputsParams) -> str:
