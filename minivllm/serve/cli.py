@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -9,10 +10,9 @@ from logging.config import dictConfig
 from typing import Any
 
 from minivllm.config import EngineConfig, resolve_model
-from minivllm.parts import Parts
+from minivllm.parts import REFERENCE, Parts
 from minivllm.serve.arguments import log_level_of, make_parser, read_arguments, read_listen_arguments
 from minivllm.serve.config_file import expand_config
-from minivllm.serve.learner_parts import learner_parts
 from minivllm.serve.settings import ListenSettings, ServerSettings
 
 
@@ -30,22 +30,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     try:
-        parts = learner_parts(arguments["mine"], arguments["shadow"])
-        return _serve(engine_config, settings, listen, level, parts)
+        return _serve(engine_config, settings, listen, level, _parts(arguments))
     except (ValueError, OSError) as error:
         print(f"minivllm.serve: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("minivllm.serve: stopped while starting.", file=sys.stderr)
         return 130
+    finally:
+        gc.enable()
+
+
+def _parts(arguments: dict[str, Any]) -> Parts:
+    if arguments["mine"] is None and arguments["shadow"] is None:
+        return REFERENCE
+    from minivllm.serve.learner_parts import learner_parts  # loads the course
+
+    return learner_parts(arguments["mine"], arguments["shadow"])
 
 
 def _serve(
     engine_config: EngineConfig, settings: ServerSettings, listen: ListenSettings, level: str, parts: Parts
 ) -> int:
-    from minivllm.serve.logs import log_config
-    from minivllm.serve.server import bind, run_server  # --help needs none of this
-
     resolve_model(engine_config.model)  # a misspelt name is told before torch is loaded, which takes seconds
     if engine_config.executor_backend == "external_launcher" and os.environ.get("RANK", "0") != "0":
         from minivllm.async_engine import AsyncLLMEngine
@@ -53,6 +59,10 @@ def _serve(
         AsyncLLMEngine.from_config(
             engine_config, parts=parts
         )  # works for rank 0, which listens, and then exits
+    gc.disable()  # what a start makes stays until the end: looking for garbage in it would take a tenth of the time
+    from minivllm.serve.logs import log_config
+    from minivllm.serve.server import bind, run_server  # --help needs none of this
+
     sock = bind(listen)
     try:
         from minivllm.async_engine import AsyncLLMEngine
@@ -64,7 +74,10 @@ def _serve(
         engine = AsyncLLMEngine.from_config(engine_config, parts=parts)
         try:
             print(describe(engine, settings), flush=True)
-            run_server(create_app(engine, settings), engine, sock, listen, logs)
+            app = create_app(engine, settings)
+            gc.freeze()  # nor is it looked at later
+            gc.enable()
+            run_server(app, engine, sock, listen, logs)
         finally:
             engine.shutdown(timeout=0.5)
     finally:
