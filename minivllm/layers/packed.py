@@ -94,11 +94,13 @@ class PackedLMHead(PackedEmbedding):
 
 
 def packed_parameter(out_features: int, in_features: int, dtype: torch.dtype) -> nn.Parameter:
-    """Zeros [out / P, in, P]."""
+    """Memory [out / P, in, P], not touched before it is filled; the outputs that are there for padding are zeros."""
     panel = ops.panel_size()
-    zeros = torch.zeros(-(-out_features // panel), in_features, panel, dtype=dtype)
-    parameter = nn.Parameter(zeros, requires_grad=False)
-    parameter.num_padding = zeros.numel() - out_features * in_features  # type: ignore[attr-defined]
+    packed = torch.empty(-(-out_features // panel), in_features, panel, dtype=dtype)
+    if num_padding := packed.shape[0] * panel - out_features:
+        packed[-1, :, -num_padding:] = 0
+    parameter = nn.Parameter(packed, requires_grad=False)
+    parameter.num_padding = num_padding * in_features  # type: ignore[attr-defined]
     return parameter
 
 

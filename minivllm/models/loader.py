@@ -34,6 +34,7 @@ from minivllm.quantization.registry import linear_method
 logger = logging.getLogger(__name__)
 
 NUM_MAPPED = 16  # tensors before a file is opened anew: what was read counts as our memory until it is closed
+CHECKED_AT_ONCE = 2**20  # numbers
 LOAD_FORMATS = ("auto", "safetensors", "dummy")
 FILE_DTYPES = ("BF16", "F16", "F32", "F64")
 ROTARY_BYTES = 22  # for each position and each number of a head, while layers/rotary.py makes its table
@@ -164,12 +165,21 @@ class FileTensor:
         piece: Tensor = (
             self._slice[index] if self.shape else self._whole()
         )  # a single number cannot be sliced
-        # the sum is one pass and no copy; only where it is not finite, which too large a sum is as well, a second look
-        if not math.isfinite(piece.sum(dtype=torch.float32).item()) and not piece.isfinite().all():
+        if not _is_finite(piece):
             raise ValueError(
                 f"checkpoint tensor {self._name} holds NaN or infinite numbers; download it again."
             )
         return piece
+
+
+def _is_finite(piece: Tensor) -> bool:
+    """By sums; only where one is not finite, which too large a sum is as well, a second look. Sums widen what they add:
+    some rows at a time, so that this needs no second copy of a large matrix."""
+    num_rows = max(1, CHECKED_AT_ONCE * len(piece) // max(1, piece.numel())) if piece.dim() else 1
+    parts = piece.split(num_rows) if piece.dim() else [piece]
+    return all(
+        math.isfinite(part.sum(dtype=torch.float32).item()) or bool(part.isfinite().all()) for part in parts
+    )
 
 
 def read_weights(folder: Path) -> Iterator[tuple[str, FileTensor]]:
