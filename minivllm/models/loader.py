@@ -9,7 +9,7 @@ import logging
 import math
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -173,10 +173,13 @@ class FileTensor:
 
 
 def _is_finite(piece: Tensor) -> bool:
-    """By sums; only where one is not finite, which too large a sum is as well, a second look. Sums widen what they add:
-    some rows at a time, so that this needs no second copy of a large matrix."""
-    num_rows = max(1, CHECKED_AT_ONCE * len(piece) // max(1, piece.numel())) if piece.dim() else 1
-    parts = piece.split(num_rows) if piece.dim() else [piece]
+    """By sums; only where one is not finite, which too large a sum is as well, a second look.
+
+    torch widens a matrix in order to sum it. So some rows at a time: there is no second copy of the whole.
+    """
+    parts: Iterable[Tensor] = [piece]
+    if piece.numel() > CHECKED_AT_ONCE:
+        parts = piece.split(max(1, CHECKED_AT_ONCE * len(piece) // piece.numel()))
     return all(
         math.isfinite(part.sum(dtype=torch.float32).item()) or bool(part.isfinite().all()) for part in parts
     )

@@ -12,7 +12,14 @@ from minivllm.config import ModelConfig
 from minivllm.layers.context import LayerContext
 from minivllm.layers.embedding import ParallelLMHead, VocabParallelEmbedding
 from minivllm.layers.linear import MergedColumnParallelLinear
-from minivllm.layers.packed import PackedEmbedding, PackedLinear, PackedLMHead, num_weights, vocabulary_layers
+from minivllm.layers.packed import (
+    PackedEmbedding,
+    PackedLinear,
+    PackedLMHead,
+    num_weights,
+    packed_parameter,
+    vocabulary_layers,
+)
 from minivllm.models.loader import load_model
 from minivllm.ops import attention_backend
 from minivllm.parallel.group import TensorParallel
@@ -88,6 +95,18 @@ def test_embedding_and_head(vocab, hidden, dtype, tied):
     assert torch.equal(embedding(ids), weight[ids].float())
     logits = embedding(ids).double() @ (weight if tied else other).double().T
     torch.testing.assert_close(head(embedding(ids)), logits.float(), atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("out_features", [1, 15, 16, 17, 100])
+def test_memory_is_not_touched_before_it_is_filled_but_for_the_padding(out_features):
+    torch.use_deterministic_algorithms(True)  # then torch marks new memory with NaN
+    try:
+        parameter = packed_parameter(out_features, 3, torch.float32)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    outputs = parameter.transpose(1, 2).flatten(0, 1)  # [out with padding, in]
+    assert outputs[:out_features].isnan().all() and (outputs[out_features:] == 0).all()
+    assert num_weights(parameter) == 3 * out_features
 
 
 def test_the_vocabulary_is_packed_as_the_linear_layers_are():

@@ -13,6 +13,7 @@ from torch import Tensor
 from minivllm.attention.metadata import AttentionMetadata, LayerKVCache
 from minivllm.model_config import ModelConfig
 from minivllm.models.decoder import DecoderModel
+from minivllm.models import loader
 from minivllm.models.loader import load_model
 from minivllm.ops import attention_backend
 from minivllm.parallel.group import SINGLE, TensorParallel
@@ -223,3 +224,20 @@ def test_split_over_ranks_it_is_the_same_model(checkpoint, tmp_path, size, tied)
     assert expected.shape == (5, 51)
     for rank in range(size):
         torch.testing.assert_close(results[rank], expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("at", range(15))
+def test_a_number_that_is_none_is_found_wherever_it_stands(monkeypatch, at):
+    monkeypatch.setattr(loader, "CHECKED_AT_ONCE", 4)
+    matrix = torch.full((5, 3), 3e38)  # finite, and its sum is not
+    assert loader._is_finite(matrix) and loader._is_finite(matrix[:0]) and loader._is_finite(matrix[0, 0])
+    matrix.view(-1)[at] = torch.nan
+    assert not loader._is_finite(matrix) and not loader._is_finite(matrix.T)
+
+
+def test_looking_for_such_numbers_needs_no_copy_of_a_large_matrix():
+    matrix = torch.zeros(4096, 1024, dtype=torch.bfloat16)
+    with torch.profiler.profile(profile_memory=True) as profiler:
+        assert loader._is_finite(matrix)
+    allocated = [event.cpu_memory_usage for event in profiler.events()]
+    assert 0 < max(allocated) <= 4 * loader.CHECKED_AT_ONCE < 2 * matrix.numel()
