@@ -14,7 +14,7 @@
 namespace {
 
 constexpr long ROWS = 128;               // of x that pass while a panel of W lies in the cache
-constexpr long DEPTH = 128;              // inputs of a panel that stay in the fastest cache meanwhile
+constexpr long DEPTH = 64;              // inputs of a panel that stay in the fastest cache meanwhile
 constexpr long WORTH_THREADS = 1 << 18;  // multiplications
 
 long num_panels(long out) { return (out + PANEL - 1) / PANEL; }
@@ -43,17 +43,23 @@ struct Piece {
     }
 };
 
-// out [count, PANEL] += x [count, in] panel [in, PANEL]. Many rows take the panel in pieces, too.
+constexpr long AHEAD = 4096;  // bytes that few rows ask for in advance; many ask for the next piece
+
+// out [count, PANEL] += x [count, in] panel [in, PANEL]. Many rows take the panel in pieces, too. What is needed next is
+// asked for in time; behind the end of a panel that is the beginning of the next.
 template <typename T>
 void multiply_panel(float* out, const Piece& x, const T* panel, long in) {
+    constexpr int BYTES = PANEL * sizeof(T);
     if (x.count <= MAX_ROWS) {
-        multiply(out, PANEL, Plain{x.rows, x.stride}, Strided<T>{panel, PANEL}, in, x.count);
+        const Streamed<T, BYTES> rows{panel, (const char*)panel + AHEAD};
+        multiply(out, PANEL, Plain{x.rows, x.stride}, rows, in, x.count);
         return;
     }
     float copy[DEPTH * PANEL];
     for (long k = 0; k < in; k += DEPTH) {
         const long depth = std::min(DEPTH, in - k);
-        const Strided<float> piece{readable(panel + k * PANEL, copy, depth), PANEL};
+        const char* next = (const char*)(panel + (k + depth) * PANEL);
+        const Streamed<float, BYTES> piece{readable(panel + k * PANEL, copy, depth), next};
         multiply(out, PANEL, Plain{x.rows + k, x.stride}, piece, depth, x.count);
     }
 }

@@ -123,18 +123,30 @@ static inline Floats exponential(Floats x) {
     return e * power;
 }
 
-// Rows of a matrix that lie one behind the other, or anywhere: b(k) is where row k begins.
-template <typename T>
+// The right matrix: b(k) is where row k begins. Rows one behind the other, or anywhere.
 struct Strided {
-    const T* first;
+    const float* first;
     long stride;
-    const T* operator()(long k) const { return first + k * stride; }
+    const float* operator()(long k) const { return first + k * stride; }
+    void fetch(long) const {}
 };
 
 struct Scattered {
     const float* const* rows;
     long column;
     const float* operator()(long k) const { return rows[k] + column; }
+    void fetch(long) const {}
+};
+
+// Rows of a panel. With row k, what stands at `ahead + k * BYTES` is asked for: it is needed soon, and would be waited for.
+template <typename T, int BYTES>
+struct Streamed {
+    const T* first;
+    const char* ahead;
+    const T* operator()(long k) const { return first + k * PANEL; }
+    void fetch(long k) const {
+        for (int i = 0; i < BYTES; i += 64) __builtin_prefetch(ahead + k * BYTES + i);
+    }
 };
 
 // The left matrix: a(i, k) is its element. Rows one behind the other; the same turned around; rows that lie anywhere.
@@ -166,6 +178,7 @@ static inline void multiply_rows(float* out, long out_stride, Left a, Rows b, lo
     for (int i = 0; i < ROWS; i++)
         for (int j = 0; j < WIDTH; j++) sums[i][j] = load(out + i * out_stride + j * LANES);
     for (long k = 0; k < depth; k++) {
+        b.fetch(k);
         Floats row[WIDTH];
         for (int j = 0; j < WIDTH; j++) row[j] = load(b(k) + j * LANES);
         for (int i = 0; i < ROWS; i++)
@@ -182,8 +195,10 @@ static inline void multiply_one(float* out, Left a, Rows b, long depth) {
     for (int j = 0; j < WIDTH; j++) sums[0][j] = load(out + j * LANES);
     long k = 0;
     for (; k + 4 <= depth; k += 4)
-        for (int i = 0; i < 4; i++)
+        for (int i = 0; i < 4; i++) {
+            b.fetch(k + i);
             for (int j = 0; j < WIDTH; j++) sums[i][j] += a(0, k + i) * load(b(k + i) + j * LANES);
+        }
     for (; k < depth; k++)
         for (int j = 0; j < WIDTH; j++) sums[0][j] += a(0, k) * load(b(k) + j * LANES);
     for (int j = 0; j < WIDTH; j++)

@@ -84,6 +84,8 @@ def families(draw):
     window=st.none() | st.integers(1, 150),
     seed=st.integers(0, 2**16),
 )
+@example(([(1, 199)] * 3, 16, [(1, 0, 4), (2, 0, 8)]), 3, 32, torch.float32, None, 0)
+@example(([(1, 199)] * 3, 16, [(1, 0, 4), (2, 0, 8)]), 1, 32, torch.float32, None, 0)
 def test_requests_that_share_blocks(make_batch, family, groups, head_size, dtype, window, seed):
     lens, block_size, shares = family
     batch = make_batch(
