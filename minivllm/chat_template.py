@@ -86,7 +86,11 @@ def _render_open(template: str, messages: list[dict[str, Any]], tools: Any, vari
 
 def _render(template: str, messages: Any, tools: Any, variables: Any, add_generation_prompt: bool) -> str:
     return _compile(template).render(
-        messages=messages, tools=tools, documents=None, add_generation_prompt=add_generation_prompt, **variables
+        messages=messages,
+        tools=tools,
+        documents=None,
+        add_generation_prompt=add_generation_prompt,
+        **variables,
     )
 
 

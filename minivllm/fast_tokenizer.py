@@ -37,7 +37,7 @@ MAX_VOCAB_SIZE = 100_000  # from here on transformers looks for a known mistake 
 
 
 class FastTokenizer:
-    """What the engine needs of a tokenizer; for everything else transformers' own, which is loaded when first asked for.
+    """What the engine needs of a tokenizer; for all else transformers' own, loaded when first asked for.
 
     Once that is there it does all the work: whoever asked for it may have changed it.
     """
@@ -143,15 +143,22 @@ def read(folder: Path, load: Callable[[], Any]) -> FastTokenizer | None:
             return None
         if not _is_plain(config, json.loads(content)):
             return None
-        from tokenizers import Tokenizer
-
-        tokenizer = Tokenizer.from_str(content)
-    except Exception:  # whatever is wrong with these files, transformers will tell it, and tokenizer.py its sentence
-        return None
+        tokenizer = _parse(content)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None  # whatever is wrong with these files, transformers will tell it, and tokenizer.py its sentence
     special_tokens = {name: config[name] for name in SPECIAL_TOKENS if config.get(name) is not None}
     if template is None:
         template = config.get("chat_template")
     return FastTokenizer(tokenizer, template, special_tokens, load)
+
+
+def _parse(content: str) -> Any:
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_str(content)
+    except Exception as error:  # the library has no narrower one
+        raise ValueError("no tokenizer.json") from error
 
 
 def _is_plain(config: dict[str, Any], content: dict[str, Any]) -> bool:

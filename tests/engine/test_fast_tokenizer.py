@@ -60,12 +60,13 @@ def test_the_vocabulary_and_copies(pair):
 
 TEMPLATES = [
     None,  # the model's own
-    "{%- for m in messages %}\n  {%- if loop.index > 3 %}{% break %}{% endif %}\n[{{ m.role }}] {{ m.content | trim }}\n"
-    "{% endfor %}\n{{ eos_token }}{{ pad_token }}{{ bos_token }}{% if add_generation_prompt %}>{% endif %}",
+    "{%- for m in messages %}\n  {%- if loop.index > 3 %}{% break %}{% endif %}\n[{{ m.role }}] "
+    "{{ m.content | trim }}\n{% endfor %}\n{{ eos_token }}{{ pad_token }}{{ bos_token }}{% if add_generation_prompt %}>{% endif %}",
     "{{ tools | tojson }}|{{ messages | tojson(indent=2) }}|{{ mood }}|{{ documents is none }}",
     "{% for m in messages %}{{ m['name'] }}{{ m.tool_calls }}{{ 'x' if m.content is defined else 'y' }}{% endfor %}",
     "{{ messages[0].content + messages[0].role }}",
-    "{% if messages[0].role != 'user' %}{{ raise_exception('a user speaks first') }}{% endif %}{{ messages[0].content }}",
+    "{% if messages[0].role != 'user' %}{{ raise_exception('a user speaks first') }}{% endif %}"
+    "{{ messages[0].content }}",
     "{% set ns = namespace(last='') %}{% for m in messages %}{% set ns.last = m.content %}{% endfor %}{{ ns.last }}",
     "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}",
     "{% for m in messages %}{{ m.thinking }}{{ m.reasoning_content }}{% endfor %}",
@@ -166,7 +167,9 @@ FAST = {
                 {"Sequence": {"id": "A", "type_id": 0}},
             ],
             "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
-            "special_tokens": {"<|im_start|>": {"id": "<|im_start|>", "ids": [1], "tokens": ["<|im_start|>"]}},
+            "special_tokens": {
+                "<|im_start|>": {"id": "<|im_start|>", "ids": [1], "tokens": ["<|im_start|>"]}
+            },
         },
     ),
     "a token that is not special": edit("tokenizer.json", added_tokens__1__special=False),
@@ -205,7 +208,9 @@ def test_any_folder_answers_as_with_transformers(tmp_path, change, fast):
     for special in (True, False):
         ids = theirs.encode(text, add_special_tokens=special)
         assert ours.encode(text, add_special_tokens=special) == ids
-        assert ours.decode(ids, skip_special_tokens=special) == theirs.decode(ids, skip_special_tokens=special)
+        assert ours.decode(ids, skip_special_tokens=special) == theirs.decode(
+            ids, skip_special_tokens=special
+        )
     asks = [{"role": "user", "content": "Hi"}]
     assert outcome(ours, asks, tokenize=False) == outcome(theirs, asks, tokenize=False)
     assert ours.chat_template == theirs.chat_template

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from minivllm.attention.metadata import AttentionMetadata, LayerKVCache
 from minivllm.model_config import ModelConfig
-from minivllm.models.decoder import DecoderModel
 from minivllm.models import loader
+from minivllm.models.decoder import DecoderModel
 from minivllm.models.loader import load_model
 from minivllm.ops import attention_backend
 from minivllm.parallel.group import SINGLE, TensorParallel
