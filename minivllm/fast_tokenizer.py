@@ -144,7 +144,7 @@ def read(folder: Path, load: Callable[[], Any]) -> FastTokenizer | None:
         if not _is_plain(config, json.loads(content)):
             return None
         tokenizer = _parse(content)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None  # whatever is wrong with these files, transformers will tell it, and tokenizer.py its sentence
     special_tokens = {name: config[name] for name in SPECIAL_TOKENS if config.get(name) is not None}
     if template is None:

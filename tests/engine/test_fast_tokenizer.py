@@ -61,7 +61,8 @@ def test_the_vocabulary_and_copies(pair):
 TEMPLATES = [
     None,  # the model's own
     "{%- for m in messages %}\n  {%- if loop.index > 3 %}{% break %}{% endif %}\n[{{ m.role }}] "
-    "{{ m.content | trim }}\n{% endfor %}\n{{ eos_token }}{{ pad_token }}{{ bos_token }}{% if add_generation_prompt %}>{% endif %}",
+    "{{ m.content | trim }}\n{% endfor %}\n{{ eos_token }}{{ pad_token }}{{ bos_token }}"
+    "{% if add_generation_prompt %}>{% endif %}",
     "{{ tools | tojson }}|{{ messages | tojson(indent=2) }}|{{ mood }}|{{ documents is none }}",
     "{% for m in messages %}{{ m['name'] }}{{ m.tool_calls }}{{ 'x' if m.content is defined else 'y' }}{% endfor %}",
     "{{ messages[0].content + messages[0].role }}",
