@@ -11,6 +11,7 @@ from minivllm.bench import (
     battery,
     decode_floor,
     figures,
+    gpu,
     kernels,
     kv_waste,
     latency,
@@ -35,6 +36,7 @@ from minivllm.bench import (
 from minivllm.bench.peers import referee
 
 COMMANDS = {
+    "gpu": gpu,
     "kernels": kernels,
     "decode-floor": decode_floor,
     "quantization": quantization,

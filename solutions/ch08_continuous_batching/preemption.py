@@ -357,7 +357,8 @@ class Scheduler:
         for request_id, num_scheduled in scheduler_output.num_scheduled_tokens.items():
             request = self.requests[request_id]
             request.num_in_flight -= 1
-            if request.status.is_finished:  # ended from outside while the step ran
+            status_before = request.status
+            if status_before.is_finished:  # ended from outside while the step ran
                 if request.num_in_flight == 0:
                     self._release(request)
                 continue
