@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-HEALTH_SECONDS = 1.0  # how often an idle engine looks after its workers
+HEALTH_SECONDS = 1.0  # how often an idle engine is looked after
 Prompt: TypeAlias = "str | list[int] | dict[str, Any]"
 EngineParams: TypeAlias = "SamplingParams | BeamSearchParams | PoolingParams"
 
@@ -95,6 +95,7 @@ class AsyncLLMEngine:
         self._outbox: dict[asyncio.AbstractEventLoop, list[tuple[RequestStream, StreamEvent]]] = defaultdict(
             list
         )
+        self._is_checked = True  # nothing has happened since the blocks were checked
         self._stats: EngineStats = engine.stats()
         self._thread = threading.Thread(target=self._run, name="minivllm-engine", daemon=True)
         self._thread.start()
@@ -223,10 +224,11 @@ class AsyncLLMEngine:
         with self._condition:
             while not (self._inbox or self._is_stopping or self._engine.has_unfinished_requests()):
                 if not self._condition.wait(HEALTH_SECONDS):
-                    self._engine.check_health()  # a worker can die while nothing runs
+                    self._look_after_engine()
             if self._is_stopping:
                 return False
             messages, self._inbox = self._inbox, []
+        self._is_checked = False
         for message in messages:
             self._apply(message)
         is_busy = self._engine.has_unfinished_requests()
@@ -238,6 +240,13 @@ class AsyncLLMEngine:
             self.observer.on_step(outputs, self._stats, time.monotonic())
         self._hand_over(outputs)
         return True
+
+    def _look_after_engine(self) -> None:
+        """Nothing has run for a while, which a worker need not survive. Blocks are checked once after each turn."""
+        self._engine.check_health()
+        if not self._is_checked:
+            self._engine.check_integrity()
+            self._is_checked = True
 
     def _apply(self, message: _Message) -> None:
         if isinstance(message, _Add):

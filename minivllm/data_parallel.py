@@ -109,6 +109,11 @@ class DataParallelEngine:
         for replica in self.replicas:
             replica.check_health()
 
+    def check_integrity(self) -> None:
+        """As `LLMEngine.check_integrity`, of every replica."""
+        for replica in self.replicas:
+            replica.check_integrity()
+
     def shutdown(self) -> None:
         """End every replica's processes."""
         for replica in self.replicas:

@@ -242,6 +242,14 @@ class LLMEngine:
         """Raise WorkerError if a process that holds a part of the model is gone."""
         self.executor.check_health()
 
+    def check_integrity(self) -> None:
+        """Assert that no block is lost and none is held: to be called while there is no unfinished request."""
+        self.kv_cache_manager.check_integrity()
+        held = ", ".join(self.kv_cache_manager.tables())
+        assert not held, f"requests that have ended hold blocks: {held}"
+        is_swapped = self.kv_cache_manager.swap_space.pool.usage > 0
+        assert not is_swapped, "requests that have ended hold blocks of the swap space"
+
     def shutdown(self) -> None:
         """Free what the executor holds."""
         self.executor.shutdown()

@@ -235,6 +235,37 @@ def test_idle_engine_sleeps(engine, async_engine):
     assert len(turns) == num_turns
 
 
+def test_the_blocks_are_checked_once_after_each_busy_time(engine, monkeypatch):
+    monkeypatch.setattr("minivllm.async_engine.HEALTH_SECONDS", 0.01)
+    checks = []
+    engine.check_integrity = lambda: checks.append(engine.has_unfinished_requests())
+    async_engine = AsyncLLMEngine(engine)
+    time.sleep(0.1)
+    assert not checks  # nothing has happened yet
+    for name in ("first", "second"):
+        num_before = len(checks)
+        asyncio.run(collect(async_engine, "hello", PARAMS, name))
+        asyncio.run(until(lambda n=num_before: len(checks) > n))
+        time.sleep(0.1)  # the end of a stream may have made one more turn
+        num_checks = len(checks)
+        time.sleep(0.1)
+        assert len(checks) == num_checks and not any(checks)
+    assert async_engine.shutdown()
+
+
+def test_a_lost_block_ends_the_engine_and_the_log_says_which(engine, monkeypatch, caplog):
+    monkeypatch.setattr("minivllm.async_engine.HEALTH_SECONDS", 0.01)
+
+    def complain():
+        raise AssertionError("block 3 counts 1 references but occurs 0 times")
+
+    engine.check_integrity = complain
+    async_engine = AsyncLLMEngine(engine)
+    assert asyncio.run(collect(async_engine, "hello", PARAMS, "r"))[-1].finished
+    asyncio.run(until(lambda: async_engine.dead_error is not None))
+    assert async_engine.shutdown() and "block 3 counts 1 references" in caplog.text
+
+
 def test_call_runs_on_the_engine_thread_and_its_error_is_the_callers(engine, async_engine):
     async def main():
         thread = await async_engine.call(lambda engine: threading.get_ident())

@@ -1,8 +1,8 @@
 """What the PagedAttention paper measured (Kwon et al., SOSP 2023), to be put beside what we simulate.
 
 Figure 2: average share of the KV cache by class, for Orca with three reservations and for vLLM. Figure 13a: average
-number of batched requests, OPT-13B on ShareGPT at 2 requests a second. Both were measured. Ours is simulated and
-differs:
+number of batched requests, OPT-13B on ShareGPT at 2 requests a second. All numbers below are printed on the figures'
+bars, none is read off an axis. Both were measured. Ours is simulated and differs:
 
 - lengths: the paper publishes the means (161 in, 338 out), not the lengths; ours are exponential with these means
 - load: ours waits as a backlog from the start, so that the queue is never empty; the paper's arrives at a rate

@@ -490,6 +490,19 @@ def test_what_was_not_asked_for_is_made_to_fit(make_engine, answer):
     assert len(answer(engine, [5] * 23, greedy(max_tokens=None)).outputs[0].token_ids) == 1
 
 
+@pytest.mark.parametrize("memory", ["the KV cache", "the swap space"])
+def test_a_request_that_holds_blocks_when_all_have_ended_is_told(make_speaker, memory):
+    engine = make_speaker([9], swap_space=0.001, preemption_mode="swap")
+    engine.add_request("forgotten", [7, START], greedy(max_tokens=4))
+    engine.step()
+    manager = engine.kv_cache_manager
+    if memory == "the swap space":
+        assert manager.swap_out(engine.scheduler.requests["forgotten"])
+    manager.check_integrity()  # no block is lost: somebody has it
+    with pytest.raises(AssertionError, match="forgotten" if memory == "the KV cache" else memory):
+        engine.check_integrity()
+
+
 def test_numbers_for_the_gauges(make_speaker, drain, assert_idle):
     engine = make_speaker([9], max_num_seqs=2, block_size=4, num_gpu_blocks_override=21, max_model_len=64)
     for name, token in (("a", 7), ("b", 8), ("c", 7)):

@@ -135,6 +135,9 @@ class FakeEngine:
     def check_health(self) -> None:
         """There is no process that could be gone."""
 
+    def check_integrity(self) -> None:
+        """There is no block that could be lost."""
+
     def shutdown(self) -> None:
         self.is_shut_down = True
 
