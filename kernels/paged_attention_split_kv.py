@@ -11,7 +11,7 @@ the longest context decides how long everybody waits. So a context is cut into p
 
 The merge is exact, not an approximation: a piece's sums were taken relative to its own highest score m_s, and
 exp(m_s - max m) puts all of them on one scale, which is the rule by which online_softmax.py goes from tile to tile.
-(Flash-Decoding, Dao et al. 2023; vLLM's paged_attention_v2 and the segments of its unified kernel are the same idea.)
+(Flash-Decoding, Dao et al. 2023. The same idea: vLLM's earlier paged_attention_v2, its unified kernel's segments.)
 Both kernels read seq_lens on the device, and the number of pieces does not depend on it: a CUDA graph stays valid.
 """
 

@@ -98,7 +98,7 @@ def attention_backend(name: str = "auto", device: torch.device | str = "cpu") ->
             check_can_run(torch.device(device).type)
         except RuntimeError as error:
             raise ValueError(f"attention_backend 'triton': {error}; 'auto' finds what runs here.") from error
-        return AttentionBackend("triton", _triton_attention, _no_plan, _triton_write)
+        return AttentionBackend("triton", _triton_attention, _no_plan, _triton_write, _triton_copy_blocks)
     if name == "cpp":
         if torch.device(device).type != "cpu" or not has_cpp():
             raise ValueError(
@@ -159,6 +159,20 @@ def _triton_write(key: Tensor, value: Tensor, kv_cache: LayerKVCache, slot_mappi
     from minivllm.kernels.reshape_and_cache import reshape_and_cache_triton
 
     reshape_and_cache_triton(key, value, kv_cache.key, kv_cache.value, slot_mapping)
+
+
+def _triton_copy_blocks(kv_caches: Sequence[LayerKVCache], pairs: Tensor) -> None:
+    """Where a block was freed and taken again within a step, it is source and destination at once: there the order
+    matters, and torch reads all sources first."""
+    from minivllm.kernels.copy_blocks import copy_blocks_triton
+
+    sources, destinations = pairs.T.contiguous()
+    if torch.isin(destinations, sources).any():
+        paged.copy_blocks(kv_caches, pairs)
+        return
+    for layer in kv_caches:
+        for tensor in layer:
+            copy_blocks_triton(tensor, sources, destinations)
 
 
 def _triton_attention(

@@ -128,6 +128,21 @@ class DescribePictures(SphinxPostTransform):
                 picture.setdefault("alt", title or " ".join(words))
 
 
+class BreakPaths(SphinxPostTransform):
+    """In a table a path may go on in the next line, behind a slash: long ones leave no room for the other columns."""
+
+    default_priority = 900  # after all that looks for words of code
+    formats = ("html",)
+
+    def run(self, **kwargs: Any) -> None:
+        for cell in self.document.findall(nodes.entry):
+            for literal in list(cell.findall(nodes.literal)):
+                if "/" in literal.astext():
+                    path = html.escape(literal.astext()).replace("/", "/<wbr>")
+                    code = f'<code class="docutils literal notranslate">{path}</code>'
+                    literal.replace_self(nodes.raw("", code, format="html"))
+
+
 def title_of(picture: Path) -> str:
     """What an SVG file says of itself; "" where it says nothing, or is no SVG."""
     text = picture.read_text(encoding="utf-8") if picture.suffix == ".svg" else ""
@@ -166,6 +181,7 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("exercise-table", ExerciseTable)
     app.add_transform(LinkSimulator)
     app.add_post_transform(DescribePictures)
+    app.add_post_transform(BreakPaths)
     app.connect("autodoc-process-docstring", keep_indented_blocks, priority=400)  # before napoleon
     app.connect("build-finished", copy_simulator)
     return {"parallel_read_safe": True}

@@ -95,7 +95,7 @@ def peer_rows(result: dict[str, Any]) -> Iterator[str]:
         cells = []
         for row in (workload["engines"][engine] for workload in workloads.values()):
             ratio = row["ratio_of_minivllm"]
-            times = f"{ratio['median']:.2f}x ({ratio['min']:.2f} - {ratio['max']:.2f})"
+            times = f"{ratio['median']:.2f}x ({ratio['min']:.2f}\u00a0-\u00a0{ratio['max']:.2f})"
             cells += [f"{row['output_tokens_per_second']:,.0f}", "" if engine == "minivllm" else times]
         peak = max(workload["engines"][engine]["peak_mib"] for workload in workloads.values())
         yield f"| {engine} | " + " | ".join(cells) + f" | {peak:,} |"

@@ -7,7 +7,7 @@ twice, or counted wrongly.
 Your check is run along many histories on the correct allocator, where it has to keep quiet, and on
 eight allocators with one bug each, all of which it has to catch. Useful: pool.blocks,
 pool.null_block, pool.num_free_blocks, and pool.free_queue, which can be iterated over. The prefix
-cache has no part in it yet: leave it out.
+cache has no part in it yet: the docstring's last sentence can wait.
 
 Check: python -m minivllm.course check 5.6     (or: python -m pytest exercises/ch05_allocator/invariants.py)
 Stuck: python -m minivllm.course hint 5.6

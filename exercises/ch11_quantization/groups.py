@@ -40,5 +40,5 @@ def quantize_groups(weight: Tensor, group_size: int, bits: int = BITS) -> GroupQ
 
 
 def dequantize(quantized: GroupQuantized) -> Tensor:
-    """-> W [out, in] float32."""
+    """-> the weights [out, in] float32, the way round in which `quantize_groups` takes them."""
     raise NotImplementedError("exercise 11.3: dequantize")

@@ -15,7 +15,7 @@ from typing import Any
 from minivllm.bench.battery_send import Report, attack, send_all, try_keys
 from minivllm.bench.battery_victim import Victim, cut_off_clients
 from minivllm.bench.hostile import hostile_inputs
-from minivllm.bench.live_server import get, live_server, read_state, wait_until_idle
+from minivllm.bench.live_server import LiveServer, get, read_state, wait_until_idle
 from minivllm.bench.serve_client import Target, first_model
 
 # A KV cache that is soon used up to its end: memory that is touched for the first time is not mistaken for a leak.
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         if args.base_url:
             return _run(args, args.base_url, args.api_key or os.environ.get("OPENAI_API_KEY"))
         key = secrets.token_urlsafe()
-        with live_server((*OWN_SERVER, "--api-key", key)) as url:
+        with LiveServer((*OWN_SERVER, "--api-key", key)) as url:
             return _run(args, url, key)
     except ValueError as error:
         raise SystemExit(f"minivllm.bench battery: {error}") from error

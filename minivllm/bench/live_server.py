@@ -7,8 +7,8 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from tempfile import TemporaryFile
 from typing import IO
@@ -38,25 +38,45 @@ class ServerState:
         return not (self.num_running or self.num_waiting or self.num_blocks_in_use or self.kv_cache_usage)
 
 
-@contextmanager
-def live_server(flags: Sequence[str]) -> Iterator[str]:
-    """Start `python -m minivllm.serve` with `flags` on a free port; yields its URL; ends it afterwards.
+class LiveServer:
+    """`python -m minivllm.serve` with `flags` on a free port, in a process of its own.
 
-    Raises:
-        ValueError: it did not start; with the last lines of its log.
+    It begins to start at once, which takes some seconds. A `with` block waits until it listens, gives its URL, and ends
+    it. Without a block it ends with this object.
     """
-    command = [sys.executable, "-m", "minivllm.serve", *flags, "--port", "0"]
-    with TemporaryFile("w+", encoding="utf-8") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+
+    def __init__(self, flags: Sequence[str]) -> None:
+        command = [sys.executable, "-m", "minivllm.serve", *flags, "--port", "0"]
+        self._log = TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  # _end closes it
+        self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
+        self._end = weakref.finalize(self, _end, self._process, self._log)
+
+    def __enter__(self) -> str:
+        """Its URL.
+
+        Raises:
+            ValueError: it did not start, with the last lines of its log; or it was ended before.
+        """
+        if not self._end.alive:
+            raise ValueError("this server has been ended: make a new LiveServer")
         try:
-            yield _wait_for_url(process, log)
-        finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            return _wait_for_url(self._process, self._log)
+        except BaseException:
+            self._end()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+
+def _end(process: subprocess.Popen[bytes], log: IO[str]) -> None:
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    log.close()
 
 
 def _wait_for_url(process: subprocess.Popen[bytes], log: IO[str]) -> str:

@@ -19,6 +19,7 @@ def provenance() -> dict[str, Any]:
     import torch
 
     has_gpu = torch.cuda.is_available()
+    packages = ("torch", "transformers", *(("triton",) if has_gpu else ()))
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "commit": _commit(),
@@ -26,8 +27,9 @@ def provenance() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if has_gpu else None,
+        **({"cuda": torch.version.cuda} if has_gpu else {}),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("torch", "transformers")},
+        "versions": {name: version(name) for name in packages},
     }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from minivllm.bench.live_server import live_server
+from minivllm.bench.live_server import LiveServer
 from minivllm.llm import LLM
 from minivllm.sampling_params import SamplingParams
 from minivllm.viz.bars import Bar, Bars, draw_bars
@@ -108,7 +108,7 @@ def bytes_per_token(llm: LLM) -> int:
 def seconds_until_ready(model: str) -> float:
     """From the command to the line that says where it listens."""
     start = time.monotonic()
-    with live_server(["--model", model]):
+    with LiveServer(["--model", model]):
         return time.monotonic() - start
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from minivllm.bench.live_server import ServerState, live_server, read_state, wait_until_idle
+from minivllm.bench.live_server import LiveServer, ServerState, read_state, wait_until_idle
 from minivllm.bench.serve_client import Target, ask, first_model
 from minivllm.bench.serve_report import percentile_of
 from minivllm.bench.serve_workload import ServeRequest
@@ -60,7 +60,7 @@ def _run(args: argparse.Namespace) -> dict[str, Any]:
     for name, least in (("minutes", 1), ("num_clients", 1), ("pause", 0), ("vocab_size", 4)):
         if not getattr(args, name) >= least:
             raise ValueError(f"{name} must be at least {least}, not {getattr(args, name)}")
-    with nullcontext(args.base_url) if args.base_url else live_server(OWN_SERVER) as url:
+    with nullcontext(args.base_url) if args.base_url else LiveServer(OWN_SERVER) as url:
         target = Target(url, "", args.api_key or os.environ.get("OPENAI_API_KEY"))
         target = Target(**{**vars(target), "model": first_model(target)})
         before = wait_until_idle(target, IDLE_SECONDS)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from minivllm.bench.live_server import get, live_server, wait_until_idle
+from minivllm.bench.live_server import LiveServer, get, wait_until_idle
 from minivllm.bench.serve_client import Target, run_all
 from minivllm.bench.serve_workload import random_requests
 
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             )
     flags = (args.model, "--log-level", "warning", "--uvicorn-log-level", "info")
     try:
-        with live_server([*flags, "--disable-xray"]) as plain, live_server(flags) as with_xray:
+        with LiveServer([*flags, "--disable-xray"]) as plain, LiveServer(flags) as with_xray:
             targets = {OFF: plain, ON: with_xray, WATCHED: with_xray}
             rounds = measure({name: Target(url, args.model) for name, url in targets.items()}, args)
     except ValueError as error:

@@ -14,7 +14,7 @@ from functools import cache
 
 from minivllm.course.glossary import PAGE, Term, terms
 
-ORDINARY = {"swap"}  # an alias that is a plain verb as well
+ORDINARY = {"key", "rank", "step", "swap", "value"}  # words of every day as well
 FENCED = re.compile(r"```[\s\S]*?```")
 NO_PROSE = re.compile(  # within a line
     r"^(?: {4}|\t).*"  # code, by its indent

@@ -42,7 +42,10 @@ class GradeReport:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Print, record, and set the exit code."""
-        verdicts = list(self.grading.verdicts.values())
+        order = [exercise.id for exercise in self.grading.course.exercises]  # the grader's may be another
+        verdicts = sorted(
+            self.grading.verdicts.values(), key=lambda verdict: order.index(verdict.exercise.id)
+        )
         print()
         self._print_table(verdicts)
         for verdict in verdicts:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from minivllm.course.catalogue import Chapter, Course, Exercise, read_course
 from minivllm.course.learner import implementations
+from minivllm.course.time_limit import on_this_machine
 from minivllm.course.triton_here import why_not
 
 SECONDS_PER_CHAPTER = 300
@@ -51,6 +52,7 @@ def grade_everything(course: Course, chapter: Chapter) -> list[Row] | str:
             "--tb=no",
         ]
         command += ["-rN", "-p", "no:cacheprovider", f"--verdicts={path}"]
+        seconds = on_this_machine(SECONDS_PER_CHAPTER)
         try:
             done = subprocess.run(
                 command,
@@ -58,10 +60,10 @@ def grade_everything(course: Course, chapter: Chapter) -> list[Row] | str:
                 capture_output=True,
                 text=True,
                 check=False,
-                timeout=SECONDS_PER_CHAPTER,
+                timeout=seconds,
             )
         except subprocess.TimeoutExpired:
-            return f"chapter {chapter.number} took more than {SECONDS_PER_CHAPTER} seconds"
+            return f"chapter {chapter.number} took more than {seconds:.0f} seconds"
         if done.returncode not in (0, 1) or not path.exists():
             return done.stdout + done.stderr
         return [Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))]

@@ -37,7 +37,7 @@ def quantize_groups(weight: Tensor, group_size: int, bits: int = BITS) -> GroupQ
 
 
 def dequantize(quantized: GroupQuantized) -> Tensor:
-    """-> W [out, in] float32."""
+    """-> the weights [out, in] float32, the way round in which `quantize_groups` takes them."""
     q, zeros, scales = quantized
     groups = q.unflatten(0, (len(zeros), -1)) - zeros[:, None]  # [in / G, G, out]
     return (groups * scales.float()[:, None]).flatten(0, 1).T

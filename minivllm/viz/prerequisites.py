@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from minivllm.viz.drawing import Drawing, arrow_down, attribute, label, rect
+from minivllm.viz.drawing import Drawing, attribute, label, number, rect
 
 WIDTH, HEIGHT = 196, 58  # of a box
 GAP, DROP = 16, 40  # between boxes of a row, and between rows
@@ -34,21 +34,23 @@ def prerequisite_map(stops: Sequence[Stop]) -> Drawing:
     total = widest * (WIDTH + GAP) + GAP
     in_row = [sum(row == other for other, _ in places.values()) for row in range(rows)]
 
-    def corner(number: int) -> tuple[float, float]:
-        row, column = places[number]
-        left = (total - in_row[row] * (WIDTH + GAP) + GAP) / 2
-        return left + column * (WIDTH + GAP), GAP + row * (HEIGHT + DROP)
+    def left(row: int) -> float:
+        return (total - in_row[row] * (WIDTH + GAP) + GAP) / 2
+
+    def corner(chapter: int) -> tuple[float, float]:
+        row, column = places[chapter]
+        return left(row) + column * (WIDTH + GAP), GAP + row * (HEIGHT + DROP)
+
+    def gaps(row: int) -> list[float]:
+        return [left(row) - GAP / 2 + i * (WIDTH + GAP) for i in range(in_row[row] + 1)]
 
     shapes = []
     for stop in stops:
         x, y = corner(stop.number)
         for needed in stop.needs:
             from_x, from_y = corner(needed)
-            shapes.append(
-                arrow_down(
-                    from_x + WIDTH / 2, from_y + HEIGHT, x + WIDTH / 2, y, 'class="mv-line" opacity="0.55"'
-                )
-            )
+            between = [gaps(row) for row in range(places[needed][0] + 1, places[stop.number][0])]
+            shapes.append(_arrow(from_x + WIDTH / 2, from_y + HEIGHT, x + WIDTH / 2, y, between))
     shapes += [_box(stop, *corner(stop.number)) for stop in stops]
     text = "\n".join(_line(stop) for stop in stops)
     alt = (
@@ -68,6 +70,22 @@ def _places(stops: Sequence[Stop]) -> dict[int, tuple[int, int]]:
         row = 1 + max((places[number][0] for number in stop.needs), default=-1)
         places[stop.number] = (row, sum(row == other for other, _ in places.values()))
     return places
+
+
+def _arrow(x1: float, y1: float, x2: float, y2: float, between: list[list[float]]) -> str:
+    """An arrow down that goes behind no box: through a gap of each row `between`, given as where its gaps are."""
+    path, x = f"M{number(x1)} {number(y1)}", x1
+    for gaps in between:
+        gap = min(gaps, key=lambda each: (abs(each - x) + abs(each - x2), abs(each - x)))
+        path += _bend(gap - x) + f"v{HEIGHT}"
+        x = gap
+    path += _bend(x2 - x) + "m-4 -6l4 6l4 -6"
+    return f'<path d="{path}" class="mv-line" opacity="0.55"/>'
+
+
+def _bend(side: float) -> str:
+    """From one row to the next: it leaves and arrives vertically."""
+    return f"c0 {number(DROP / 2)} {number(side)} {number(DROP / 2)} {number(side)} {DROP}"
 
 
 def _box(stop: Stop, x: float, y: float) -> str:

@@ -38,8 +38,8 @@ def determine_num_blocks(
     """How many blocks the KV cache gets, the null block included.
 
     In this order: `num_gpu_blocks_override`; `kv_cache_memory_bytes`; on a GPU what `gpu_memory_utilization` leaves
-    after weights and activations; on a CPU a tenth of the memory, at most 4 GiB, divided among the ranks of this
-    machine. More than `max_num_seqs` requests of full length can use is never taken.
+    after the weights, the rest of the memory being for activations; on a CPU a tenth of the memory, at most 4 GiB,
+    divided among the ranks of this machine. More than `max_num_seqs` requests of full length can use is never taken.
 
     Raises:
         ValueError: the budget does not hold even one block beside the null block.

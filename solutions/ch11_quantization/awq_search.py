@@ -57,7 +57,10 @@ def channel_importance(x: Tensor, heads: tuple[int, int] | None = None) -> Tenso
 
 
 def channel_scale(importance: Tensor, alpha: float) -> Tensor:
-    """importance ** alpha [in], moved to lie around 1, so that nothing leaves the range of float16."""
+    """importance ** alpha [in], divided by one number, so that the smallest and the largest scale multiply to 1.
+
+    They then lie around 1, and nothing leaves the range of float16.
+    """
     scale = importance**alpha
     return scale / (scale.max() * scale.min()).sqrt()
 

@@ -104,6 +104,7 @@ def run(folder, backend, **options):
     llm = LLM(
         str(folder),
         attention_backend=backend,
+        device="cpu" if backend == "cpp" else "auto",
         dtype="float32",
         num_gpu_blocks_override=64,
         block_size=8,

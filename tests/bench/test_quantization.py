@@ -15,7 +15,7 @@ from minivllm.quantization.weight_only import WeightOnlyLinear
 from minivllm.zoo.rows import Row
 
 
-@pytest.mark.parametrize("command", ["kernels", "decode-floor"])
+@pytest.mark.parametrize("command", ["kernels", "decode-floor", "gpu"])
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_there_is_one_clear_sentence(command):
     done = subprocess.run(

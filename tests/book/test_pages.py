@@ -104,3 +104,10 @@ def test_the_map_on_the_front_page_leads_to_every_chapter(built, pages):
     front = pages[built / "book" / "index.html"]
     for notebook in (ROOT / "notebooks").glob("*.ipynb"):
         assert front.links.count(f"../notebooks/{notebook.stem}.html") >= 2  # in the map, and at the side
+
+
+def test_a_long_path_in_a_table_may_go_on_in_the_next_line(built):
+    text = (built / "book" / "reading_map.html").read_text(encoding="utf-8")
+    assert "vllm/<wbr>v1/<wbr>core/<wbr>block_pool.py" in text
+    afternoon = text[text.index('<section id="one-afternoon-in-vllm">') :]  # a list, no table
+    assert "vllm/v1/core/block_pool.py" in afternoon and "<wbr>" not in afternoon

@@ -10,6 +10,7 @@ from minivllm.course import cli
 from minivllm.course.cli import main
 from minivllm.course.points import as_table, points
 from minivllm.course.state import read_progress, read_state, record_check
+from minivllm.course.time_limit import on_this_machine
 
 RUN = (0, 1, 2, 3)
 
@@ -172,6 +173,13 @@ def test_code_that_ends_the_process_gets_no_points(tiny, capfd, solved):
     assert main(["check", "5.1", "--json"]) == 1
     (row,) = json.loads(capfd.readouterr().out)["exercises"]
     assert row["outcome"] == "red" and row["points"] == 0
+
+
+@pytest.mark.parametrize(("load", "seconds"), [(0.5, 240), (2.0, 240), (8.0, 960)])
+def test_a_limit_in_real_time_is_longer_on_a_busy_machine(monkeypatch, load, seconds):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0), raising=False)
+    assert on_this_machine(240) == seconds
 
 
 def test_check_does_without_the_solutions(tiny, capfd, solved):

@@ -13,6 +13,16 @@ def test_untouched_files_are_not_started(run_pytest):
     assert said.count("not started") == 2 and "FAILED" not in said
 
 
+def test_the_report_is_in_the_order_of_the_course(run_pytest, tiny):
+    grader = tiny.root / "tests" / "exercises" / "test_ch05_tiny.py"
+    begin = '@pytest.mark.exercise("5.2", "smoke")'
+    head, *tests = grader.read_text(encoding="utf-8").partition('@pytest.mark.exercise("5.1", "smoke")')
+    first, _, second = "".join(tests).partition(begin)
+    grader.write_text(head + begin + second + "\n\n" + first, encoding="utf-8")
+    _, said = run_pytest("exercises/ch05_tiny")
+    assert 0 < said.index("  5.1 ") < said.index("  5.2 ")
+
+
 def test_a_correct_file_is_green_and_is_remembered(run_pytest, solved, tiny):
     solved("5.1")
     code, said = run_pytest(LEARNER)

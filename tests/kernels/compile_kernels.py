@@ -2,7 +2,8 @@
 
 The environment must not hold TRITON_INTERPRET=1: whether kernels are interpreted is settled when they are defined.
 The wrappers run with tensors that have a shape and a type and no memory; instead of launching, a kernel is compiled
-to machine code with the very arguments and tile sizes that its wrapper chose. Prints one JSON line for each.
+to machine code with the very arguments and tile sizes that its wrapper chose. As in a launch, whole numbers that are 1
+become constants, and the compiler is told which are multiples of 16. Prints one JSON line for each.
 """
 
 import json
@@ -55,11 +56,15 @@ class Compiling:
         names = self.kernel.arg_names[: len(args)]
         assert set(self.kernel.arg_names) == {*names, *constants}
         given = dict(zip(names, args, strict=True))
+        constants |= {name: 1 for name, value in given.items() if isinstance(value, int) and value == 1}
+        aligned = [name for name, value in given.items() if name not in constants and is_aligned(value)]
+        attributes = {(n,): [["tt.divisibility", 16]] for n, _ in index(self.kernel, dict.fromkeys(aligned))}
         signature = {name: type_name(value) for name, value in given.items()}
         signature |= dict.fromkeys(constants, "constexpr")
         options = {"num_warps": num_warps, "num_stages": num_stages}
         for capability in CAPABILITIES:
-            source = ASTSource(self.kernel, signature, {(n,): v for n, v in index(self.kernel, constants)})
+            constant = {(n,): value for n, value in index(self.kernel, constants)}
+            source = ASTSource(self.kernel, signature, constant, attributes)
             compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
             size = len(compiled.asm["cubin"])
             row = {
@@ -74,6 +79,11 @@ class Compiling:
 
 def index(kernel, constants):
     return [(kernel.arg_names.index(name), value) for name, value in constants.items()]
+
+
+def is_aligned(value):
+    """Where a tensor begins, or a whole number, is a multiple of 16."""
+    return isinstance(value, torch.Tensor) or (isinstance(value, int) and value % 16 == 0)
 
 
 def type_name(value):
@@ -93,25 +103,25 @@ def ints(*shape, dtype=torch.int32):
 EIGHT_BITS = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 
-def attention(dtype, head_size, group, block_size, stored=None, **options):
-    query = meta(5, 2 * group, head_size, dtype=dtype)
+def attention(dtype, head_size, group, block_size, stored=None, requests=5, max_blocks=7, **options):
+    query = meta(requests, 2 * group, head_size, dtype=dtype)
     cache = meta(9, block_size, 2, head_size, dtype=stored or dtype)
-    tables, seq_lens, scale = ints(5, 7), ints(5), head_size**-0.5
+    tables, seq_lens, scale = ints(requests, max_blocks), ints(requests), head_size**-0.5
     paged_attention.paged_attention_triton(query, cache, cache, tables, seq_lens, scale=scale, **options)
     paged_attention_split_kv.paged_attention_split_kv_triton(
         query, cache, cache, tables, seq_lens, num_splits=8, scale=scale, **options
     )
     varlen_attention.varlen_attention_triton(
-        query, cache, cache, ints(6), seq_lens, tables, scale=scale, **options
+        query, cache, cache, ints(requests + 1), seq_lens, tables, scale=scale, **options
     )
 
 
 def small(dtype):
-    x, cache = meta(5, 4, 80, dtype=dtype), meta(9, 16, 4, 80, dtype=dtype)
+    x = meta(5, 4, 80, dtype=dtype)
     for stored in (dtype, *EIGHT_BITS):
         target = meta(9, 16, 4, 80, dtype=stored)
         reshape_and_cache.reshape_and_cache_triton(x, x, target, target, ints(5, dtype=torch.int64))
-    copy_blocks.copy_blocks_triton(cache, ints(2), ints(2))
+        copy_blocks.copy_blocks_triton(target, ints(2), ints(2))
     rms_norm.rms_norm_triton(x, meta(4, 80, dtype=dtype), 1e-6)
     rms_norm.add_rms_norm_triton(
         meta(5, 96, dtype=dtype), meta(5, 96, dtype=dtype), meta(96, dtype=dtype), 1e-6
@@ -120,9 +130,9 @@ def small(dtype):
     silu_and_mul.silu_and_mul_triton(meta(5, 96, dtype=dtype))
 
 
-def quantized(dtype):
-    x, scales = meta(5, 256, dtype=dtype), meta(2, 192, dtype=dtype)
-    packed = ints(256, 24), ints(2, 24), scales
+def quantized(dtype, num_tokens=5, group_size=128):
+    x, groups = meta(num_tokens, 256, dtype=dtype), 256 // group_size
+    packed = ints(256, 24), ints(groups, 24), meta(groups, 192, dtype=dtype)
     awq_dequantize.awq_dequantize_triton(*packed)
     awq_gemm.awq_gemm_triton(x, *packed)
     for stored in (torch.int8, torch.float8_e4m3fn):
@@ -137,11 +147,12 @@ def main():
             for name, value in list(vars(module).items()):
                 if name.endswith("_kernel"):
                     setattr(module, name, Compiling(f"{module.__name__.rsplit('.', 1)[1]}.{name}", value))
-    attention(torch.bfloat16, 80, 3, 16, window=100)
+    attention(torch.bfloat16, 80, 3, 16, window=100, requests=1, max_blocks=1)
     attention(torch.bfloat16, 128, 2, 16, stored=torch.float8_e4m3fn)
     small(torch.bfloat16)
-    quantized(torch.float16)
+    quantized(torch.float16, num_tokens=1)
     if ALL:
+        attention(torch.bfloat16, 80, 3, 16, window=100)
         attention(torch.float16, 128, 4, 16)
         attention(torch.float32, 256, 1, 64, soft_cap=30.0)
         for stored in EIGHT_BITS:
@@ -152,6 +163,8 @@ def main():
         small(torch.float16)
         quantized(torch.bfloat16)
         quantized(torch.float32)
+        quantized(torch.bfloat16, num_tokens=64, group_size=32)
+        quantized(torch.float16, num_tokens=256, group_size=64)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,14 @@ BATCH = Batch([[5, 2, 4], [1, 3]], [7, 4], block_size=3, num_blocks=6)
 
 def run(name, caches):
     """One kernel over BATCH's tables -> [R, 1, D]."""
-    query, scale = torch.ones(2, 1, 4), 0.5
-    tables = torch.tensor([[5, 2, 4], [1, 3, 0]], dtype=torch.int32)
-    arguments = query, *caches, tables, torch.tensor(BATCH.seq_lens, dtype=torch.int32)
+    device, scale = caches[0].device, 0.5
+    tables = torch.tensor([[5, 2, 4], [1, 3, 0]], dtype=torch.int32, device=device)
+    seq_lens = torch.tensor(BATCH.seq_lens, dtype=torch.int32, device=device)
+    arguments = torch.ones(2, 1, 4, device=device), *caches, tables, seq_lens
     if name == "course":
         from minivllm.course.extra.ch07_decode import decode
 
-        out = torch.empty(2, 1, 4)
+        out = torch.empty(2, 1, 4, device=device)
         decode(out, *arguments, scale)
         return out
     if name == "package":
@@ -38,9 +39,10 @@ def run(name, caches):
 @pytest.mark.parametrize(
     ("name", "which"), [("course", 0), ("course", 1), ("package", 1), ("split", 1)], ids=str
 )  # which: keys or values
-def test_the_kernels_read_the_slots_of_the_map_and_no_others(name, which):
+def test_the_kernels_read_the_slots_of_the_map_and_no_others(device, name, which):
     for slot in range(BATCH.num_blocks * BATCH.block_size):
-        caches = [torch.zeros(BATCH.num_blocks, BATCH.block_size, 1, 4) for _ in range(2)]
+        shape = (BATCH.num_blocks, BATCH.block_size, 1, 4)
+        caches = [torch.zeros(shape, device=device) for _ in range(2)]
         caches[which].flatten(0, 1)[slot] = torch.nan
         found = run(name, caches).isnan().any(-1)
         for request, head in BATCH.programs:

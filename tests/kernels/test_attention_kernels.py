@@ -18,7 +18,7 @@ from minivllm.kernels.varlen_attention import varlen_attention_triton
 
 pytestmark = pytest.mark.skipif(not HAS_TRITON, reason="Triton has no wheel for this system")
 
-HEAD_SIZES = [64, 80, 96, 128, 256]
+HEAD_SIZES = [64, 80, 96, 128, 192, 256]
 BLOCK_SIZES = [8, 16, 32, 64]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 EIGHT_BITS = [torch.float8_e4m3fn, torch.float8_e5m2]
@@ -33,7 +33,7 @@ def context_lens(draw, block_size):
 
 @st.composite
 def cases(draw, max_new):
-    """(lens, the other arguments of make_batch, window)."""
+    """(lens, the other arguments of make_batch, window and soft cap)."""
     block_size = draw(st.sampled_from(BLOCK_SIZES))
     lens = []
     for _ in range(draw(st.integers(1, 3))):
@@ -42,14 +42,18 @@ def cases(draw, max_new):
         lens.append((new, total - new))
     shape = {
         "block_size": block_size,
-        "kv_heads": draw(st.integers(1, 2)),
+        "kv_heads": draw(st.integers(1, 3)),
         "groups": draw(st.sampled_from([1, 2, 3, 5, 8])),
         "head_size": draw(st.sampled_from(HEAD_SIZES)),
         "dtype": draw(st.sampled_from(DTYPES)),
         "seed": draw(st.integers(0, 2**16)),
         "cache_dtype": draw(st.sampled_from([None, None, *EIGHT_BITS])),
     }
-    return lens, shape, draw(st.none() | st.integers(1, 70))
+    options = {
+        "window": draw(st.none() | st.integers(1, 70)),
+        "soft_cap": draw(st.sampled_from([None, None, 0.7, 3.0])),
+    }
+    return lens, shape, options
 
 
 def decode(batch, guarded, **options):
@@ -94,7 +98,7 @@ def varlen(batch, guarded, **options):
 ODD = (
     [(1, 0), (1, 14), (1, 15), (1, 16)],
     {"block_size": 16, "kv_heads": 3, "groups": 3, "head_size": 80},
-    None,
+    {},
 )
 
 
@@ -102,30 +106,28 @@ ODD = (
 @given(cases(max_new=1))
 @example(ODD)
 def test_decode_equals_the_oracle(make_batch, guarded, case):
-    lens, shape, window = case
+    lens, shape, options = case
     batch = make_batch(lens, **shape)
-    batch.check(decode(batch, guarded, window=window), window=window)
+    batch.check(decode(batch, guarded, **options), **options)
 
 
 @settings(max_examples=7)
 @given(cases(max_new=1), st.sampled_from([2, 4, 16]))
 @example(ODD, 8)
 def test_split_kv_equals_the_oracle(make_batch, guarded, case, num_splits):
-    lens, shape, window = case
+    lens, shape, options = case
     batch = make_batch(lens, **shape)
-    batch.check(split(batch, guarded, num_splits, window=window), window=window)
+    batch.check(split(batch, guarded, num_splits, **options), **options)
 
 
 @settings(max_examples=12)
 @given(cases(max_new=60))
-@example(
-    ([(1, 0), (17, 3), (1, 40), (70, 0), (2, 15)], {"block_size": 8, "groups": 3, "head_size": 96}, None)
-)
-@example(([(40, 0), (1, 99)], {"block_size": 16, "groups": 1, "head_size": 64}, 9))
+@example(([(1, 0), (17, 3), (1, 40), (70, 0), (2, 15)], {"block_size": 8, "groups": 3, "head_size": 96}, {}))
+@example(([(40, 0), (1, 99)], {"block_size": 16, "groups": 1, "head_size": 64}, {"window": 9}))
 def test_varlen_equals_the_oracle(make_batch, guarded, case):
-    lens, shape, window = case
+    lens, shape, options = case
     batch = make_batch(lens, **shape)
-    batch.check(varlen(batch, guarded, window=window), window=window)
+    batch.check(varlen(batch, guarded, **options), **options)
 
 
 @pytest.mark.parametrize("groups", [3, 5, 8])

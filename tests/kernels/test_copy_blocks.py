@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from minivllm import ops
+from minivllm.attention.metadata import LayerKVCache
 from minivllm.kernels import _triton, copy_blocks
 
 DEVICE = "cuda" if torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1" else "cpu"
@@ -57,6 +59,31 @@ def test_triton_copies_what_python_copies(case):
 
 
 @needs_triton
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float8_e4m3fn], ids=str)
+@settings(max_examples=15)
+@given(
+    pairs=st.lists(
+        st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=4, unique_by=lambda p: p[1]
+    )
+)
+@example(pairs=[(1, 2), (2, 3)])  # block 2 was freed and taken again
+@example(pairs=[(1, 2), (1, 3)])
+def test_the_backend_copies_in_every_layer_and_reads_all_sources_first(dtype, pairs):
+    def cache(layer, which):
+        numbers = torch.arange(6 * 2 * 1 * 4).view(6, 2, 1, 4) % 12 + 20 * layer + 40 * which
+        return numbers.float().to(dtype).to(DEVICE)
+
+    caches = [LayerKVCache(cache(layer, 0), cache(layer, 1)) for layer in range(2)]
+    backend = ops.attention_backend("triton", DEVICE)
+    backend.copy_blocks(caches, torch.tensor(pairs, device=DEVICE))
+    for layer, tensors in enumerate(caches):
+        for which, tensor in enumerate(tensors):
+            before = cache(layer, which).float().cpu()
+            expected = copied_in_python(before, *zip(*pairs, strict=True))
+            assert tensor.float().tolist() == expected
+
+
+@needs_triton
 def test_a_block_larger_than_one_tile_arrives_whole():
     cache = torch.arange(3 * 16 * 2 * 64, dtype=torch.float32).reshape(3, 16, 2, 64)
     assert cache[0].numel() > copy_blocks.MAX_TILE
@@ -78,8 +105,8 @@ def test_every_bit_pattern_of_every_type_arrives(dtype):
 
 @needs_triton
 def test_a_cache_with_holes_is_refused():
-    holes = torch.zeros(4, 2, 2, 6)[..., ::2]
-    ids = torch.tensor([1])
+    holes = torch.zeros(4, 2, 2, 6, device=DEVICE)[..., ::2]
+    ids = torch.tensor([1], device=DEVICE)
     with pytest.raises(ValueError, match="contiguous"):
         copy_blocks.copy_blocks_triton(holes, ids, ids + 1)
 

@@ -39,6 +39,8 @@ def test_a_link_in_the_same_paragraph_is_early_enough_and_in_the_next_it_is_not(
         ("behind the block table", "block table", "block-table"),  # and not "block"
         ("by paged attention", "paged attention", "pagedattention"),
         ("with RoPE", "RoPE", "rope"),
+        ("their keys and values", "keys and values", "key"),  # each alone is a word of every day
+        ("4 kv heads", "kv heads", "attention-head"),
     ],
 )
 def test_every_form_is_a_use(text, word, anchor):
@@ -59,6 +61,7 @@ def test_every_form_is_a_use(text, word, anchor):
         "slotted, unblock, a copy-block",
         "on a rope, with a cow",  # RoPE and CoW are written so
         "to swap two things",
+        "step by step, with the arrow keys, to the value of a dictionary's key and the rank of a matrix",
         "the paper on LLM.int8()",
         "max_num_seqs, cache_salt",
     ],

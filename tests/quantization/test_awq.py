@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from minivllm import LLM, SamplingParams, ops
-from minivllm.quantization import awq
+from minivllm.quantization import awq, awq_model
 from minivllm.quantization.awq_model import apply_scale, linear_groups, record_inputs
 from minivllm.quantization.awq_search import (
     GRID,
@@ -105,6 +105,26 @@ def test_recorded_is_what_the_matrices_read():
     torch.testing.assert_close(inputs[groups[0].name], first)
     assert [inputs[group.name].shape[1] for group in groups[:4]] == [64, 64, 64, 96]
     assert not any(group.first._forward_pre_hooks for group in groups)
+
+
+def test_of_long_texts_rows_are_kept_from_beginning_to_end(monkeypatch):
+    monkeypatch.setattr(awq_model, "MAX_ROWS", 32)  # 8 of the 40 rows of each batch
+    model, data = make_model("qwen3"), batches(1)
+    (group, *_), *_ = linear_groups(model)
+    (rows,) = record_inputs(model, [group], data).values()
+    with torch.inference_mode():
+        first = model.model.layers[0].input_layernorm(model.model.embed_tokens(torch.cat(data)))
+    torch.testing.assert_close(rows, first[:, ::5].flatten(0, 1))
+
+
+def test_query_heads_that_share_a_value_head_share_their_mean_importance():
+    x = torch.randn(20, 96, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.1, 3, 96)
+    got = channel_importance(x, heads=(3, 16)).numpy()
+    mean = np.abs(x.numpy()).mean(0)
+    for channel in range(96):
+        value_head, place = channel // 48, channel % 16
+        shared = [mean[48 * value_head + 16 * head + place] for head in range(3)]
+        assert math.isclose(got[channel], sum(shared) / 3, rel_tol=1e-5)
 
 
 @settings(max_examples=12)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from minivllm.bench import soak
-from minivllm.bench.live_server import ServerState, live_server, read_state
+from minivllm.bench.live_server import LiveServer, ServerState, read_state
 from minivllm.bench.serve_client import Target, Timing
 from minivllm.bench.soak_load import Tally
 from minivllm.bench.soak_plot import draw
@@ -91,9 +91,19 @@ def test_a_server_that_is_not_there_gets_a_sentence():
         soak.run(arguments("--base-url", "http://127.0.0.1:9", "--minutes", "1"))
 
 
-def test_a_server_that_does_not_start_says_why():
-    with pytest.raises(ValueError, match="no-such-model"), live_server(("no-such-model",)):
-        pass
+def test_a_server_that_nobody_entered_ends_with_its_object():
+    server = LiveServer(())
+    process = server._process
+    assert process.poll() is None
+    del server
+    assert process.poll() is not None
+
+
+def test_a_server_that_does_not_start_says_why_and_is_not_entered_again():
+    server = LiveServer(("no-such-model",))
+    for sentence in ("no-such-model", "has been ended"):
+        with pytest.raises(ValueError, match=sentence), server:
+            pass
 
 
 def test_state_of_a_server(real):

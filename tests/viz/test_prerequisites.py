@@ -39,6 +39,24 @@ def test_boxes_never_overlap_and_stand_below_what_they_need(stops):
             assert places[needed][1] + HEIGHT < y
 
 
+@given(courses())
+def test_no_arrow_goes_behind_a_box(stops):
+    drawing = prerequisite_map(stops)
+    paths = [re.search(r'd="([^"]+)"', shape)[1] for shape in drawing.shapes if shape.startswith("<path")]
+    assert len(paths) == sum(len(stop.needs) for stop in stops)
+    for path in paths:
+        x, y = map(float, re.match(r"M(\S+) ([\d.]+)", path).groups())
+        for piece in re.findall(r"c[^a-z]+|v[^a-z]+", path):
+            steps = [float(part) for part in re.findall(r"-?[\d.]+", piece)]
+            if piece[0] == "v":  # beside the boxes of a row
+                beside = [left for left, top in corners(drawing) if top == y]
+                assert beside and all(not left < x < left + WIDTH for left in beside)
+                y += steps[0]
+            else:  # from row to row, where no box is
+                assert all(not y < top < y + steps[5] for _, top in corners(drawing))
+                x, y = x + steps[4], y + steps[5]
+
+
 def test_the_words_say_the_same_as_the_picture():
     drawing = prerequisite_map(
         [Stop(0, "First token"), Stop(3, "Fragmentation", (0,), "3.html", "plain Python")]

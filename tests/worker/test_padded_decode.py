@@ -44,7 +44,13 @@ def folder(tmp_path_factory):
     return path
 
 
-ROOM = {"num_gpu_blocks_override": 80, "block_size": 4, "max_num_seqs": 6, "max_num_batched_tokens": 40}
+ROOM = {
+    "device": "cpu",  # where there is a GPU, too: a recording that is replayed cannot be watched
+    "num_gpu_blocks_override": 80,
+    "block_size": 4,
+    "max_num_seqs": 6,
+    "max_num_batched_tokens": 40,
+}
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +170,7 @@ def test_cuda_graphs_give_the_tokens_of_eager_steps(folder):
     params = SamplingParams(temperature=0, max_tokens=12)
     said = []
     for eager in (True, False):
-        llm = LLM(str(folder), device="cuda", dtype="float32", enforce_eager=eager, **ROOM)
+        llm = LLM(str(folder), dtype="float32", enforce_eager=eager, **ROOM | {"device": "cuda"})
         outputs = llm.generate(prompts, params, use_tqdm=False)
         said.append([list(output.outputs[0].token_ids) for output in outputs])
     assert llm.llm_engine.executor.runner.padded_decode.recordings
