@@ -22,7 +22,8 @@ from minivllm.attention.cache_dtype import from_cache, movable, to_cache
 from minivllm.attention.metadata import AttentionMetadata, LayerKVCache
 from minivllm.bench.library_kernels import DecodeCase, prepare
 
-BATCHES, CONTEXTS = (1, 8, 32, 128, 256), (512, 2048, 8192, 32768)
+BATCHES: tuple[int, ...] = (1, 8, 32, 128, 256)
+CONTEXTS: tuple[int, ...] = (512, 2048, 8192, 32768)
 TOKENS: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
 CACHE_DTYPES = (torch.bfloat16, torch.float8_e4m3fn)
 BLOCK_SIZE = 16

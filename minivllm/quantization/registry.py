@@ -9,8 +9,8 @@ from minivllm.layers.linear_method import LinearMethod
 from minivllm.quantization.awq_linear import AWQLinear
 from minivllm.quantization.weight_only import WeightOnlyLinear
 
-# Names as in vLLM. Its `fp8` also rounds the activations to 8 bits; ours leaves them, and needs no special hardware. Its
-# int8 is for the experts of a mixture only.
+# Names as in vLLM. Its `fp8` also rounds the activations to 8 bits; ours leaves them, and needs no special hardware.
+# Its int8 is for the experts of a mixture only.
 ONLINE = {"int8_per_channel_weight_only": torch.int8, "fp8": torch.float8_e4m3fn}
 MAKE_ONE = "python -m minivllm.quantization.awq MODEL OUT"
 

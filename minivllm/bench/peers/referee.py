@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="alternating (default: 3)")
     parser.add_argument(
         "--dtype",
-        help="of weights and sums (default: each engine's own choice; ours keeps bfloat16 weights, and sums in float32)",
+        help="(default: the checkpoint's; ours then adds up in float32)",
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="(default: all cores)")
     for name in ("vllm", "openvino"):
