@@ -73,7 +73,8 @@ def measure(llm: LLM, num_requests: int, context: int, num_steps: int) -> dict[s
     """The fastest decode step of `num_requests` requests of `context` tokens each, and where its time goes."""
     engine = llm.llm_engine
     runner: ModelRunner = engine.executor.runner  # type: ignore[attr-defined]  # one process
-    params = SamplingParams(temperature=0, max_tokens=num_steps + 4, ignore_eos=True, detokenize=False)
+    max_tokens = output_len(num_requests, context, num_steps)
+    params = SamplingParams(temperature=0, max_tokens=max_tokens, ignore_eos=True, detokenize=False)
     names = [f"{num_requests}-{context}-{number}" for number in range(num_requests)]
     for name in names:
         engine.add_request(name, {"prompt_token_ids": [7] * context}, params)
@@ -97,6 +98,14 @@ def measure(llm: LLM, num_requests: int, context: int, num_steps: int) -> dict[s
         flush=True,
     )
     return row
+
+
+def output_len(num_requests: int, context: int, num_steps: int) -> int:
+    """So many tokens that the first request is still running when the last one has been measured.
+
+    The first ones write while the others' prompts are read, BUDGET tokens a step.
+    """
+    return num_steps + 4 + num_requests * context // BUDGET
 
 
 def bytes_per_token(llm: LLM) -> int:
@@ -141,8 +150,9 @@ def plot(by_requests: list[dict[str, Any]], by_context: list[dict[str, Any]]) ->
 
 def _load(model: str, cells: list[tuple[int, int]], num_steps: int) -> LLM:
     """The model with room for every cell, one after the other."""
-    longest = max(context for _, context in cells) + num_steps + 8
-    blocks = max(n * -(-(context + num_steps + 8) // BLOCK_SIZE) for n, context in cells)
+    lengths = [(n, context + output_len(n, context, num_steps) + 4) for n, context in cells]
+    longest = max(length for _, length in lengths)
+    blocks = max(n * -(-length // BLOCK_SIZE) for n, length in lengths)
     return LLM(
         model,
         hf_overrides={"max_position_embeddings": longest},

@@ -41,3 +41,15 @@ def test_prompts_skip_the_model_and_measured_steps_do_not(monkeypatch):
     assert sizes == [2] * 4  # one step more than asked for: the first is dropped
     assert not llm.llm_engine.has_unfinished_requests()
     assert llm.llm_engine.stats().kv_cache_usage == 0
+
+
+def test_all_requests_run_in_each_measured_step_where_prompts_take_many_steps(monkeypatch):
+    monkeypatch.setattr(scale, "BUDGET", 64)
+    llm = scale._load("tutor-draft", [(6, 50)], 3)
+    runner, sizes = llm.llm_engine.executor.runner, []
+    forward = type(runner.model).forward
+    monkeypatch.setattr(
+        type(runner.model), "forward", lambda self, x, *rest: sizes.append(len(x)) or forward(self, x, *rest)
+    )
+    scale.measure(llm, 6, 50, 3)
+    assert sizes == [6] * 4
