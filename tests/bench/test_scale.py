@@ -3,6 +3,8 @@
 import argparse
 import json
 
+import pytest
+
 from minivllm.bench import scale
 
 
@@ -30,26 +32,18 @@ def test_rows_and_plot(tmp_path):
     assert "by requests of 40 tokens" in drawn and "of 2 requests" in drawn
 
 
-def test_prompts_skip_the_model_and_measured_steps_do_not(monkeypatch):
-    llm = scale._load("tutor-draft", [(2, 50)], 3)
+@pytest.mark.parametrize(
+    ("num_requests", "budget"), [(2, scale.BUDGET), (6, 64)], ids=["one step", "many steps"]
+)
+def test_prompts_skip_the_model_and_measured_steps_run_all_requests(monkeypatch, num_requests, budget):
+    monkeypatch.setattr(scale, "BUDGET", budget)  # of prompt tokens in a step
+    llm = scale._load("tutor-draft", [(num_requests, 50)], 3)
     runner, sizes = llm.llm_engine.executor.runner, []
     forward = type(runner.model).forward
     monkeypatch.setattr(
         type(runner.model), "forward", lambda self, x, *rest: sizes.append(len(x)) or forward(self, x, *rest)
     )
-    scale.measure(llm, 2, 50, 3)
-    assert sizes == [2] * 4  # one step more than asked for: the first is dropped
+    scale.measure(llm, num_requests, 50, 3)
+    assert sizes == [num_requests] * 4  # one step more than asked for: the first is dropped
     assert not llm.llm_engine.has_unfinished_requests()
     assert llm.llm_engine.stats().kv_cache_usage == 0
-
-
-def test_all_requests_run_in_each_measured_step_where_prompts_take_many_steps(monkeypatch):
-    monkeypatch.setattr(scale, "BUDGET", 64)
-    llm = scale._load("tutor-draft", [(6, 50)], 3)
-    runner, sizes = llm.llm_engine.executor.runner, []
-    forward = type(runner.model).forward
-    monkeypatch.setattr(
-        type(runner.model), "forward", lambda self, x, *rest: sizes.append(len(x)) or forward(self, x, *rest)
-    )
-    scale.measure(llm, 6, 50, 3)
-    assert sizes == [6] * 4
