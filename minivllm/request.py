@@ -117,7 +117,8 @@ class Request:
             if token_id in (self.sampling_params.stop_token_ids or ()):
                 self.stop_reason = token_id
             return True
-        if num_output_tokens >= self.max_tokens or self.num_tokens >= max_model_len:
+        num_tokens = self.num_prompt_tokens + num_output_tokens
+        if num_output_tokens >= self.max_tokens or num_tokens >= max_model_len:
             self.status = RequestStatus.FINISHED_LENGTH_CAPPED
             return True
         return False

@@ -235,10 +235,7 @@ OTHER_CONFIGS = {
     "layer_types": (config(**QWEN3, layer_types=5), "layer_types must be a list of strings"),
     "max_window_layers": (config(**QWEN3, max_window_layers="a"), "max_window_layers must be a number"),
     "code": (config(architectures=["Mine"], auto_map={"AutoModel": "mine.Mine"}), "(auto_map) is never run"),
-    "heads": (
-        config(num_attention_heads=3, num_key_value_heads=3),
-        "the tokenizer of",
-    ),  # transformers reads it too
+    "heads": (config(num_attention_heads=3, num_key_value_heads=3), "config.json asks for [6, 8]"),
 }
 GENERATION = {
     "": "generation_config.json is not valid JSON",

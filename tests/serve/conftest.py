@@ -168,6 +168,22 @@ def offline(engine, questions) -> dict[str, tuple[str, int]]:
     return answers
 
 
+@pytest.fixture
+def slow_steps(monkeypatch):
+    """Call it with an engine: each of its steps now takes long enough to be seen on a page."""
+
+    def slow_down(engine, seconds=0.03):
+        step = engine.step
+
+        def slowed():
+            time.sleep(seconds)
+            return step()
+
+        monkeypatch.setattr(engine, "step", slowed)
+
+    return slow_down
+
+
 @pytest.fixture(scope="session")
 def real(engine, offline, serve):
     return serve(engine, served_model_names=REAL_NAMES)

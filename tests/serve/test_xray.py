@@ -166,10 +166,11 @@ def test_xray_asks_for_the_key_and_can_be_turned_off(fake, serve):
 
 
 @pytest.mark.browser
-def test_picture_moves_and_can_be_replayed(real):
+def test_picture_moves_and_can_be_replayed(real, slow_steps):
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
+    slow_steps(real.engine)
     options = webdriver.ChromeOptions()
     flags = (
         "headless=new",

@@ -96,11 +96,12 @@ def test_at_rest_no_block_is_in_use(two):
 
 
 @pytest.mark.browser
-def test_page_switches_between_replicas(two):
+def test_page_switches_between_replicas(two, slow_steps):
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
     from selenium.webdriver.support.ui import Select
 
+    slow_steps(two.engine)
     options = webdriver.ChromeOptions()
     for flag in (
         "headless=new",
