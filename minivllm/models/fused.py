@@ -20,7 +20,7 @@ from minivllm.layers.packed import PackedLinear
 if TYPE_CHECKING:
     from minivllm.models.decoder import DecoderLayer, DecoderModel
 
-MAX_TOKENS = 256  # of a step: with more, calls hardly count
+MAX_TOKENS = 1024  # of a step: with more, calls hardly count, and what lies between the layers takes memory
 
 
 class FusedLayers:
