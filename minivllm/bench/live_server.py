@@ -9,6 +9,7 @@ import sys
 import time
 import weakref
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from tempfile import TemporaryFile
 from typing import IO
@@ -59,11 +60,11 @@ class LiveServer:
         """
         if not self._end.alive:
             raise ValueError("this server has been ended: make a new LiveServer")
-        try:
-            return _wait_for_url(self._process, self._log)
-        except BaseException:
-            self._end()
-            raise
+        with ExitStack() as unless_it_listens:
+            unless_it_listens.callback(self._end)
+            url = _wait_for_url(self._process, self._log)
+            unless_it_listens.pop_all()
+        return url
 
     def __exit__(self, *_: object) -> None:
         self._end()
