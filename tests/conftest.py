@@ -121,3 +121,37 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} must run when CI=true, but was skipped. {reason}"
     return report
+
+
+@pytest.fixture(scope="session")
+def open_chromium():
+    """Give a function that starts a headless Chromium: open_chromium(*flags, javascript=True) -> a driver to quit()."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    class Chromium(webdriver.Chrome):
+        def get(self, url: str) -> None:
+            """Load a page, and wait until it is there: get() alone may return while the page before it still stands."""
+            super().get(url)
+            asked_for = url.split("#")[0].rstrip("/")
+
+            def is_there(_: object) -> bool:
+                shown, state = self.execute_script("return [location.href, document.readyState]")
+                return shown.split("#")[0].rstrip("/") == asked_for and state == "complete"
+
+            WebDriverWait(self, 30, poll_frequency=0.02).until(is_there, f"{url} did not load in 30 s")
+
+    def start(*flags: str, javascript: bool = True) -> Chromium:
+        options = webdriver.ChromeOptions()
+        always = ("headless=new", "no-sandbox", "disable-gpu", "disable-background-networking")
+        for flag in (*always, "disable-dev-shm-usage", *flags):
+            options.add_argument(f"--{flag}")
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        if not javascript:
+            options.add_experimental_option(
+                "prefs", {"profile.managed_default_content_settings.javascript": 2}
+            )
+        return Chromium(options=options, service=Service(shutil.which("chromedriver")))
+
+    return start

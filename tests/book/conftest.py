@@ -1,6 +1,5 @@
 """The book, built once for all tests, and a headless Chromium that reads it from disk, as a reader without a server."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,16 +26,7 @@ def built(tmp_path_factory):
 
 
 @pytest.fixture(scope="package")
-def browser():
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"):
-        options.add_argument(flag)
-    options.add_argument("--disable-dev-shm-usage")
-    options.add_argument("--window-size=1200,1000")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+def browser(open_chromium):
+    driver = open_chromium("window-size=1200,1000")
     yield driver
     driver.quit()

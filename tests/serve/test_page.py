@@ -1,7 +1,6 @@
 """The chat page: its files, its headers, and (in headless Chromium) a question typed and answered."""
 
 import re
-import shutil
 import time
 
 import pytest
@@ -82,17 +81,8 @@ def test_text_has_a_contrast_of_4_5_in_both_schemes(server):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"):
-        options.add_argument(flag)
-    options.add_argument("--disable-dev-shm-usage")
-    options.add_argument("--window-size=1000,800")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+def browser(open_chromium):
+    driver = open_chromium("window-size=1000,800")
     yield driver
     driver.quit()
 

@@ -1,7 +1,6 @@
 """The X-ray: frames that add up to the engine's own state, viewers that come, go and lag, the picture in Chromium."""
 
 import json
-import shutil
 import threading
 import time
 
@@ -166,23 +165,9 @@ def test_xray_asks_for_the_key_and_can_be_turned_off(fake, serve):
 
 
 @pytest.mark.browser
-def test_picture_moves_and_can_be_replayed(real, slow_steps):
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
+def test_picture_moves_and_can_be_replayed(real, slow_steps, open_chromium):
     slow_steps(real.engine)
-    options = webdriver.ChromeOptions()
-    flags = (
-        "headless=new",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-background-networking",
-        "disable-dev-shm-usage",
-    )
-    for flag in (*flags, "window-size=1400,1000"):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    browser = open_chromium("window-size=1400,1000")
 
     def text(element_id):
         return browser.find_element("id", element_id).text

@@ -4,7 +4,6 @@ The replicas here run in this process; that they run in processes of their own i
 """
 
 import json
-import shutil
 import time
 from dataclasses import replace
 
@@ -96,22 +95,11 @@ def test_at_rest_no_block_is_in_use(two):
 
 
 @pytest.mark.browser
-def test_page_switches_between_replicas(two, slow_steps):
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
+def test_page_switches_between_replicas(two, slow_steps, open_chromium):
     from selenium.webdriver.support.ui import Select
 
     slow_steps(two.engine)
-    options = webdriver.ChromeOptions()
-    for flag in (
-        "headless=new",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-background-networking",
-        "window-size=1400,1000",
-    ):
-        options.add_argument(f"--{flag}")
-    browser = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    browser = open_chromium("window-size=1400,1000")
 
     def until(condition):
         deadline = time.monotonic() + 40

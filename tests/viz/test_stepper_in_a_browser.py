@@ -30,30 +30,9 @@ def make_page(tmp_path):
     return page.as_uri()
 
 
-def open_browser(*arguments, javascript=True):
-    import shutil
-
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        *arguments,
-    ):
-        options.add_argument(argument)
-    options.add_argument("--disable-background-networking")
-    if not javascript:
-        options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
-    return webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
-
-
 @pytest.fixture
-def browser():
-    driver = open_browser()
+def browser(open_chromium):
+    driver = open_chromium()
     yield driver
     driver.quit()
 
@@ -107,8 +86,8 @@ def test_every_way_to_move(browser, tmp_path):
     assert find(knobs, "figcaption")[0].text == "qz"
 
 
-def test_without_javascript_one_frame_stands_still(tmp_path):
-    driver = open_browser(javascript=False)
+def test_without_javascript_one_frame_stands_still(open_chromium, tmp_path):
+    driver = open_chromium(javascript=False)
     try:
         driver.get(make_page(tmp_path))
         figure = find(driver, "figure.mv-stepper")[0]
@@ -120,8 +99,8 @@ def test_without_javascript_one_frame_stands_still(tmp_path):
         driver.quit()
 
 
-def test_dark_pages_and_calm_readers(tmp_path):
-    driver = open_browser("--force-prefers-reduced-motion")
+def test_dark_pages_and_calm_readers(open_chromium, tmp_path):
+    driver = open_chromium("force-prefers-reduced-motion")
     try:
         url = make_page(tmp_path)
         driver.get(url)
