@@ -1,7 +1,8 @@
-"""All layers of a decoder in one call of cpu/decoder.cpp, for few tokens of float32.
+"""All layers of a decoder in one call of cpu/decoder.cpp, in float32.
 
 A decode step of a small model is some sixty operations of a few microseconds each, and calling them from Python takes
-longer than they do. Here Python hands over one table of pointers: to weights that are packed already (cpu/linear.cpp).
+longer than they do. Of many tokens, each thread takes some through a layer, and what lies between its operations stays
+in its cache. Python hands over one table of pointers: to weights that are packed already (cpu/linear.cpp).
 """
 
 import ctypes
@@ -56,7 +57,7 @@ _SIZES = (
     "layers hidden heads kv_heads head_size inner is_bfloat16 block_size threads tokens requests table_stride"
 )
 _ADDRESSES = (
-    """stream branch normed wide narrow positions slots angles block_tables query_start_loc seq_lens"""
+    """stream branch normed qkv attended positions slots angles block_tables query_start_loc seq_lens"""
 )
 
 
@@ -81,14 +82,13 @@ class CpuDecoder:
         layers: Sequence[LayerWeights],
         final_norm: Tensor,
         angles: Tensor,
-        max_tokens: int,
     ) -> None:
-        """final_norm: [hidden]. angles: [max_position, 2 D] cos and sin. max_tokens: of a call."""
+        """final_norm: [hidden]. angles: [max_position, 2 D] cos and sin."""
         loaded = library()
         assert loaded is not None, "there are no C++ kernels here"
         self._forward = loaded.decoder_forward
         self._forward.argtypes, self._forward.restype = (_POINTER,) * 4, None
-        self.shape, self.max_tokens = shape, max_tokens
+        self.shape = shape
         self._kept: list[Tensor] = [final_norm, angles]  # what the pointers point to
         self._layers = np.array([self._pointers(layer) for layer in layers], dtype=np.int64)  # [layers, 14]
         self._final_norm = final_norm.data_ptr()
@@ -102,17 +102,22 @@ class CpuDecoder:
             shape.inner,
             shape.is_bfloat16,
         )
-        self._stream, self._branch, self._wide, self._narrow = self._scratch()
         self._step = _Step(angles=angles.data_ptr(), eps=shape.eps, scale=shape.scale)
-        self._step.stream, self._step.branch = self._stream.data_ptr(), self._branch.data_ptr()
-        self._step.wide, self._step.narrow = self._wide.data_ptr(), self._narrow.data_ptr()
+        self._room = 0  # tokens
 
-    def _scratch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _make_room(self, num_tokens: int) -> None:
+        """What lies between the kernels of a layer, for so many tokens."""
         n = self.shape
-        wide = max((n.heads + 2 * n.kv_heads) * n.head_size, 2 * n.inner)
-        widths = (n.hidden, n.hidden, wide, max(n.heads * n.head_size, n.inner))
-        stream, branch, wide_, narrow = (torch.zeros(self.max_tokens, width) for width in widths)
-        return stream, branch, wide_, narrow
+        widths = {
+            "stream": n.hidden,
+            "branch": n.hidden,
+            "qkv": (n.heads + 2 * n.kv_heads) * n.head_size,
+            "attended": n.heads * n.head_size,
+        }
+        self._scratch = {name: torch.empty(num_tokens, width) for name, width in widths.items()}
+        for name, tensor in self._scratch.items():
+            setattr(self._step, name, tensor.data_ptr())
+        self._room = num_tokens
 
     def _pointers(self, layer: LayerWeights) -> list[int]:
         row = []
@@ -145,11 +150,12 @@ class CpuDecoder:
     ) -> Tensor:
         """x [T, hidden] of the embedding -> hidden states [T, hidden]. The other arguments as in AttentionMetadata."""
         num_tokens = len(x)
-        assert num_tokens <= self.max_tokens
+        if num_tokens > self._room:
+            self._make_room(num_tokens)
         if kv_caches is not self._bound:
             self._bind(kv_caches)
         normed = torch.empty_like(x)
-        self._stream[:num_tokens] = x
+        self._scratch["stream"][:num_tokens] = x
         sizes, step = self._sizes, self._step
         sizes.threads, sizes.tokens, sizes.requests = torch.get_num_threads(), num_tokens, len(seq_lens)
         sizes.table_stride = block_tables.stride(0)

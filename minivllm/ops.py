@@ -357,15 +357,14 @@ def fused_decoder(
     *,
     eps: float,
     scale: float,
-    max_tokens: int,
 ) -> "CpuDecoder":
     """All layers of a decoder as one call in C++; needs `has_cpp()`. What layers hold: kernels/cpu_decoder.py.
 
-    heads: (H, K, D). max_tokens: of a call.
+    heads: (H, K, D).
     """
     from minivllm.kernels.cpu_decoder import CpuDecoder, DecoderShape, LayerWeights
 
     weights = [LayerWeights(**layer) for layer in layers]
     norm, down = weights[0].input_norm, weights[0].down  # [hidden], [hidden / panel, inner, panel]
     shape = DecoderShape(len(norm), *heads, down.shape[1], down.dtype == torch.bfloat16, eps, scale)
-    return CpuDecoder(shape, weights, final_norm, angles, max_tokens)
+    return CpuDecoder(shape, weights, final_norm, angles)

@@ -6,7 +6,7 @@
 #include <numeric>
 #include <vector>
 
-constexpr long TARGET_ROWS = 32;  // of an item, where there are so many
+constexpr long TARGET_ROWS = 64;  // of an item, where there are so many
 
 // The requests of a step.
 struct Tables {

@@ -37,6 +37,9 @@ struct Scratch {
     }
 };
 
+// e^(x - now), for x <= now.
+Floats weight_of(Floats x, Floats now) { return x == all(NEVER) ? Floats{} : exponential_below_one(x - now); }
+
 // What was summed so far shrinks from its largest score `before` to the new one.
 float shrunk(float before, float now) { return before == NEVER ? 0.0f : std::exp(before - now); }
 
@@ -72,13 +75,24 @@ void score_row(Scratch& s, long row, float* scores, long start, long count) {
     Floats total{};
     for (long i = 0; i < end; i += LANES) {
         const Floats x = load(scores + i);
-        const Floats weight = x == all(NEVER) ? Floats{} : exponential(x - now);
+        const Floats weight = weight_of(x, all(now));
         store(scores + i, weight);
         total += weight;
     }
     s.highest[row] = now;
     s.total[row] = s.total[row] * shrink + sum(total);
     shrink_sums(s, row, shrink);
+}
+
+constexpr int UNROLL = 4;  // sums under way at a time: one that waits for the one before it wastes time
+
+// Call f(i, which sum) for i in [0, count).
+template <typename F>
+void for_each(long count, F f) {
+    long i = 0;
+    for (; i + UNROLL <= count; i += UNROLL)
+        for (int j = 0; j < UNROLL; j++) f(i + j, j);
+    for (; i < count; i++) f(i, 0);
 }
 
 // The same for LANES rows at once, from `lane` on; their scores of one position lie together. Only rows [first, end)
@@ -97,16 +111,16 @@ void weigh_lanes(Scratch& s, long lane, long first, long end, long start, long c
             store(scores + i * s.rows, is_seen ? load(scores + i * s.rows) : all(NEVER));
         }
     const Floats before = load(&s.highest[lane]);
-    Floats tops[4] = {before, before, before, before}, totals[4] = {};
-    for (long i = 0; i < count; i++) tops[i % 4] = larger(tops[i % 4], load(scores + i * s.rows));
+    Floats tops[UNROLL], totals[UNROLL] = {};
+    std::fill_n(tops, UNROLL, before);
+    for_each(count, [&](long i, int j) { tops[j] = larger(tops[j], load(scores + i * s.rows)); });
     const Floats now = larger(larger(tops[0], tops[1]), larger(tops[2], tops[3]));
-    for (long i = 0; i < count; i++) {
-        const Floats x = load(scores + i * s.rows);
-        const Floats weight = x == all(NEVER) ? Floats{} : exponential(x - now);
+    for_each(count, [&](long i, int j) {
+        const Floats x = load(scores + i * s.rows), weight = weight_of(x, now);
         store(scores + i * s.rows, weight);
-        totals[i % 4] += weight;
-    }
-    const Floats shrink = before == all(NEVER) ? Floats{} : exponential(before - now);
+        totals[j] += weight;
+    });
+    const Floats shrink = weight_of(before, now);
     store(&s.highest[lane], now);
     store(&s.total[lane], load(&s.total[lane]) * shrink + ((totals[0] + totals[1]) + (totals[2] + totals[3])));
     for (long i = std::max(0L, first - lane); i < LANES && lane + i < end; i++) shrink_sums(s, lane + i, shrink[i]);
@@ -115,21 +129,25 @@ void weigh_lanes(Scratch& s, long lane, long first, long end, long start, long c
 // Rows [first, end) look at the tile that s.key_rows and s.value_rows hold.
 void look(Scratch& s, long first, long end, long start, long count) {
     const long rows = end - first;
+    const auto add = [&](float* sums, auto weights, auto values) {
+        multiply(sums, s.width, sums, s.width, weights, values, count, rows);
+    };
     if (rows <= FEW_ROWS) {
         for (long row = 0; row < rows; row++) score_row(s, first + row, &s.scores[row * SPAN], start, count);
         for (long d = 0; d < s.width; d += PANEL)
-            multiply(&s.sums[first * s.width + d], s.width, Plain{s.scores.data(), SPAN}, Scattered{s.value_rows, d}, count, rows);
+            add(&s.sums[first * s.width + d], Plain{s.scores.data(), SPAN}, Scattered{s.value_rows, d});
         return;
     }
     const Gathered keys{s.key_rows};
-    std::fill_n(s.scores.begin(), count * s.rows, 0.0f);
+    static const float zeros[PANEL] = {};
     long lane = first / LANES * LANES;
     for (; lane + LANES < end; lane += PANEL)
-        multiply<2>(&s.scores[lane], s.rows, keys, Strided{&s.turned[lane], s.rows}, s.size, count);
-    if (lane < end) multiply<1>(&s.scores[lane], s.rows, keys, Strided{&s.turned[lane], s.rows}, s.size, count);
+        multiply<2>(&s.scores[lane], s.rows, zeros, 0, keys, Strided{&s.turned[lane], s.rows}, s.size, count);
+    if (lane < end)
+        multiply<1>(&s.scores[lane], s.rows, zeros, 0, keys, Strided{&s.turned[lane], s.rows}, s.size, count);
     for (lane = first / LANES * LANES; lane < end; lane += LANES) weigh_lanes(s, lane, first, end, start, count);
     for (long d = 0; d < s.width; d += PANEL)
-        multiply(&s.sums[first * s.width + d], s.width, Turned{&s.scores[first], s.rows}, Scattered{s.value_rows, d}, count, rows);
+        add(&s.sums[first * s.width + d], Turned{&s.scores[first], s.rows}, Scattered{s.value_rows, d});
 }
 
 }  // namespace

@@ -1,7 +1,9 @@
-// All layers of a decoder in one call: minivllm/models/decoder.py once more, for steps whose calls would cost more than
-// their arithmetic. Each line is one of the kernels beside this file, in the order of DecoderLayer.forward.
+// All layers of a decoder in one call: minivllm/models/decoder.py once more. Few tokens save the calls, which would cost
+// more than their arithmetic; many save the way through memory from one kernel to the next. Each line is one of the
+// kernels beside this file, in the order of DecoderLayer.forward.
 
 #include <algorithm>
+#include <vector>
 
 #include "kernels.h"
 
@@ -28,11 +30,11 @@ struct Sizes {
 };
 
 struct Step {
-    float* stream;  // [T, hidden] the residual stream
-    float* branch;  // [T, hidden] what the last branch adds to it
-    float* normed;  // [T, hidden]
-    float* wide;    // [T, max((H + 2 K) D, 2 inner)]
-    float* narrow;  // [T, max(H D, inner)]
+    float* stream;    // [T, hidden] the residual stream
+    float* branch;    // [T, hidden] what the last branch adds to it
+    float* normed;    // [T, hidden]
+    float* qkv;       // [T, (H + 2 K) D]
+    float* attended;  // [T, H D]
     const int64_t *positions, *slots;
     const float* angles;  // [max_position, 2 D]: cos and sin, see RotaryEmbedding
     const int32_t *block_tables, *query_start_loc, *seq_lens;
@@ -52,10 +54,13 @@ void linear(const Sizes& n, float* y, const float* x, const void* weight, const 
     (n.is_bfloat16 ? packed_linear_bfloat16 : packed_linear_float32)(y, x, weight, bias, sizes);
 }
 
-void attention(const Sizes& n, const Step& s, const Layer& layer) {
-    const long size = n.head_size, all = (n.heads + 2 * n.kv_heads) * size, turned = n.heads + n.kv_heads;
-    float *q = s.wide, *k = q + n.heads * size, *v = k + n.kv_heads * size;
-    linear(n, s.wide, s.normed, layer.qkv, layer.qkv_bias, all, n.hidden);
+long qkv_size(const Sizes& n) { return (n.heads + 2 * n.kv_heads) * n.head_size; }
+
+void before_attention(const Sizes& n, const Step& s, const Layer& layer, bool is_first) {
+    norm(n, s, layer.input_norm, is_first);
+    const long size = n.head_size, all = qkv_size(n), turned = n.heads + n.kv_heads;
+    float *q = s.qkv, *k = q + n.heads * size, *v = k + n.kv_heads * size;
+    linear(n, s.qkv, s.normed, layer.qkv, layer.qkv_bias, all, n.hidden);
     if (layer.qk_norm) {
         const long sizes[] = {n.tokens, turned, size, all, all, n.threads};
         rms_norm(q, nullptr, q, nullptr, layer.qk_norm, sizes, s.eps);
@@ -65,19 +70,49 @@ void attention(const Sizes& n, const Step& s, const Layer& layer) {
     const long bytes[] = {n.tokens, n.kv_heads * size * 4, all * 4, all * 4};
     reshape_and_cache(
         (const char*)k, (const char*)v, (char*)layer.key_cache, (char*)layer.value_cache, s.slots, bytes);
-    const long sizes[] = {all, n.table_stride, n.requests, n.heads, n.kv_heads, size, n.block_size, layer.window, n.threads};
-    paged_attention_float32(
-        s.narrow, q, layer.key_cache, layer.value_cache, s.block_tables, s.query_start_loc, s.seq_lens, sizes, s.scale);
-    const long owned = s.query_start_loc[n.requests];  // tokens behind the last request are padding
-    std::fill(s.narrow + owned * n.heads * size, s.narrow + n.tokens * n.heads * size, 0.0f);
-    linear(n, s.branch, s.narrow, layer.o, layer.o_bias, n.hidden, n.heads * size);
 }
 
-void feed_forward(const Sizes& n, const Step& s, const Layer& layer) {
-    linear(n, s.wide, s.normed, layer.gate_up, layer.gate_up_bias, 2 * n.inner, n.hidden);
+void attention(const Sizes& n, const Step& s, const Layer& layer) {
+    const long sizes[] = {qkv_size(n), n.table_stride, n.requests, n.heads, n.kv_heads, n.head_size, n.block_size,
+                          layer.window, n.threads};
+    paged_attention_float32(s.attended, s.qkv, layer.key_cache, layer.value_cache, s.block_tables, s.query_start_loc,
+                            s.seq_lens, sizes, s.scale);
+    const long owned = s.query_start_loc[n.requests];  // tokens behind the last request are padding
+    const long size = n.heads * n.head_size;
+    std::fill(s.attended + owned * size, s.attended + n.tokens * size, 0.0f);
+}
+
+void after_attention(const Sizes& n, const Step& s, const Layer& layer) {
+    linear(n, s.branch, s.attended, layer.o, layer.o_bias, n.hidden, n.heads * n.head_size);
+    norm(n, s, layer.post_norm, false);
+    static thread_local std::vector<float> wide, narrow;  // kept from call to call
+    if (long(narrow.size()) < n.tokens * n.inner) wide.resize(n.tokens * 2 * n.inner), narrow.resize(n.tokens * n.inner);
+    linear(n, wide.data(), s.normed, layer.gate_up, layer.gate_up_bias, 2 * n.inner, n.hidden);
     const long sizes[] = {n.tokens, n.inner, n.threads};
-    silu_and_mul(s.narrow, s.wide, sizes);
-    linear(n, s.branch, s.narrow, layer.down, layer.down_bias, n.hidden, n.inner);
+    silu_and_mul(narrow.data(), wide.data(), sizes);
+    linear(n, s.branch, narrow.data(), layer.down, layer.down_bias, n.hidden, n.inner);
+}
+
+constexpr long MOST_ROWS = 72;  // whose intermediate results a core's own cache holds, for a model as small as ours
+
+// Few tokens: every kernel takes all of them, and its threads share the weights. Many: each thread takes some of the
+// tokens through all kernels, alone, and what lies between the kernels stays in its cache.
+template <typename Kernels>
+void for_tokens(const Sizes& n, const Step& s, Kernels kernels) {
+    long parts = (n.tokens + MOST_ROWS - 1) / MOST_ROWS;
+    if (n.threads == 1 ? parts < 2 : n.tokens < n.threads * (MOST_ROWS - 8)) return kernels(n, s);
+    parts = (parts + n.threads - 1) / n.threads * n.threads;
+#pragma omp parallel for schedule(dynamic) num_threads(n.threads)
+    for (long part = 0; part < parts; part++) {
+        const long first = n.tokens * part / parts;
+        Sizes mine = n;
+        mine.tokens = n.tokens * (part + 1) / parts - first, mine.threads = 1;
+        Step at = s;
+        at.stream += first * n.hidden, at.branch += first * n.hidden, at.normed += first * n.hidden;
+        at.qkv += first * qkv_size(n), at.attended += first * n.heads * n.head_size;
+        at.positions += first, at.slots += first;
+        kernels(mine, at);
+    }
 }
 
 }  // namespace
@@ -85,10 +120,10 @@ void feed_forward(const Sizes& n, const Step& s, const Layer& layer) {
 // Run the layers on step.stream, which holds the embedded tokens; step.normed then holds the hidden states.
 extern "C" void decoder_forward(const Sizes* sizes, const Step* step, const Layer* layers, const float* final_norm) {
     for (long i = 0; i < sizes->layers; i++) {
-        norm(*sizes, *step, layers[i].input_norm, i == 0);
-        attention(*sizes, *step, layers[i]);
-        norm(*sizes, *step, layers[i].post_norm, false);
-        feed_forward(*sizes, *step, layers[i]);
+        const Layer& layer = layers[i];
+        for_tokens(*sizes, *step, [&](const Sizes& n, const Step& s) { before_attention(n, s, layer, i == 0); });
+        attention(*sizes, *step, layer);
+        for_tokens(*sizes, *step, [&](const Sizes& n, const Step& s) { after_attention(n, s, layer); });
     }
     norm(*sizes, *step, final_norm, false);
 }

@@ -6,6 +6,7 @@
 // rows wait for W to come from memory, and half the bytes are half the wait.
 
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include "kernels.h"
@@ -13,9 +14,10 @@
 
 namespace {
 
-constexpr long ROWS = 128;               // of x that pass while a panel of W lies in the cache
-constexpr long DEPTH = 64;              // inputs of a panel that stay in the fastest cache meanwhile
+constexpr long ROWS = 96;                // of x that pass while a piece of a panel lies in the cache
+constexpr long DEPTH = 256;              // inputs of such a piece
 constexpr long WORTH_THREADS = 1 << 18;  // multiplications
+constexpr long AHEAD = 4096;             // bytes that are asked for in advance
 
 long num_panels(long out) { return (out + PANEL - 1) / PANEL; }
 
@@ -23,44 +25,40 @@ long num_panels(long out) { return (out + PANEL - 1) / PANEL; }
 const float* readable(const float* panel, float*, long) { return panel; }
 
 const float* readable(const BFloat16* panel, float* copy, long depth) {
-    for (long i = 0; i < depth * PANEL; i += LANES) store(copy + i, load(panel + i));
+    for (long i = 0; i < depth * PANEL; i += LANES) {
+        __builtin_prefetch((const char*)(panel + i) + AHEAD);
+        store(copy + i, load(panel + i));
+    }
     return copy;
 }
 
-// Rows that lie a multiple of 4 KiB apart drive one another out of the cache: with so many more elements they do not.
-constexpr long APART = 16;
-
-// Up to ROWS rows of x [T, in], and how far they are apart: where they lie or, if they are many, in a copy.
+// Up to ROWS rows of x [T, in], and how far they are apart: where they lie, or in a copy. Rows that lie a multiple of
+// 2 KiB apart drive one another out of the fastest cache.
 struct Piece {
     const float* rows;
     long count, stride;
     Piece(const float* x, long in, long count, std::vector<float>& copy) : rows(x), count(count), stride(in) {
-        if (count <= MAX_ROWS) return;
-        stride = in + APART;
+        if (in % 512 != 0 || count <= 4) return;
+        stride = in + LANES;
         if (long(copy.size()) < count * stride) copy.resize(count * stride);
         for (long i = 0; i < count; i++) std::copy_n(x + i * in, in, &copy[i * stride]);
         rows = copy.data();
     }
 };
 
-constexpr long AHEAD = 4096;  // bytes that few rows ask for in advance; many ask for the next piece
-
-// out [count, PANEL] += x [count, in] panel [in, PANEL]. Many rows take the panel in pieces, too. What is needed next is
-// asked for in time; behind the end of a panel that is the beginning of the next.
+// y [count, PANEL] = start [PANEL] + x [count, in] panel [in, PANEL].
 template <typename T>
-void multiply_panel(float* out, const Piece& x, const T* panel, long in) {
-    constexpr int BYTES = PANEL * sizeof(T);
-    if (x.count <= MAX_ROWS) {
-        const Streamed<T, BYTES> rows{panel, (const char*)panel + AHEAD};
-        multiply(out, PANEL, Plain{x.rows, x.stride}, rows, in, x.count);
+void multiply_panel(float* y, long stride, const float* start, const Piece& x, const T* panel, long in) {
+    if (x.count <= MAX_ROWS) {  // W passes by once, and is asked for in time
+        const Streamed<T, PANEL * sizeof(T)> rows{panel, (const char*)panel + AHEAD};
+        multiply(y, stride, start, 0, Plain{x.rows, x.stride}, rows, in, x.count);
         return;
     }
-    float copy[DEPTH * PANEL];
+    float copy[std::is_same_v<T, float> ? 1 : DEPTH * PANEL];
     for (long k = 0; k < in; k += DEPTH) {
         const long depth = std::min(DEPTH, in - k);
-        const char* next = (const char*)(panel + (k + depth) * PANEL);
-        const Streamed<float, BYTES> piece{readable(panel + k * PANEL, copy, depth), next};
-        multiply(out, PANEL, Plain{x.rows + k, x.stride}, piece, depth, x.count);
+        const Strided piece{readable(panel + k * PANEL, copy, depth), PANEL};
+        multiply(y, stride, k ? y : start, k ? stride : 0, Plain{x.rows + k, x.stride}, piece, depth, x.count);
     }
 }
 
@@ -71,18 +69,20 @@ void linear(float* y, const float* x, const T* packed, const float* bias, const 
 #pragma omp parallel num_threads(threads) if (threads > 1 && tokens * out * in > WORTH_THREADS)
     {
         static thread_local std::vector<float> copy;  // kept from call to call
-        float tile[ROWS * PANEL];
         for (long first = 0; first < tokens; first += ROWS) {
             const Piece piece(x + first * in, in, std::min(ROWS, tokens - first), copy);
 #pragma omp for schedule(static) nowait
             for (long panel = 0; panel < panels; panel++) {
                 const long column = panel * PANEL, columns = std::min<long>(PANEL, out - column);
-                float start[PANEL] = {};
+                float start[PANEL] = {}, narrow[ROWS * PANEL];
                 if (bias) std::copy_n(bias + column, columns, start);
-                for (long i = 0; i < piece.count; i++) std::copy_n(start, PANEL, tile + i * PANEL);
-                multiply_panel(tile, piece, packed + column * in, in);
-                for (long i = 0; i < piece.count; i++)
-                    std::copy_n(tile + i * PANEL, columns, y + (first + i) * out + column);
+                float* target = y + first * out + column;
+                if (columns == PANEL) {
+                    multiply_panel(target, out, start, piece, packed + column * in, in);
+                    continue;
+                }
+                multiply_panel(narrow, PANEL, start, piece, packed + column * in, in);
+                for (long i = 0; i < piece.count; i++) std::copy_n(narrow + i * PANEL, columns, target + i * out);
             }
         }
     }

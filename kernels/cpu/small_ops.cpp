@@ -22,7 +22,9 @@ extern "C" void rms_norm(
             float* to = out + t * out_stride + m * n;
             if (residual) {
                 const long place = (t * groups + m) * n;
-                for (long i = 0; i < n; i++) stream[place + i] = from[i] + residual[place + i];
+                long i = 0;
+                for (; i + LANES <= n; i += LANES) store(stream + place + i, load(from + i) + load(residual + place + i));
+                for (; i < n; i++) stream[place + i] = from[i] + residual[place + i];
                 from = stream + place;
             }
             Floats squares{};
@@ -31,7 +33,8 @@ extern "C" void rms_norm(
             float total = sum(squares);
             for (; i < n; i++) total += from[i] * from[i];
             const float scale = 1 / std::sqrt(total / n + eps);
-            for (i = 0; i < n; i++) to[i] = from[i] * scale * weight[m * n + i];
+            for (i = 0; i + LANES <= n; i += LANES) store(to + i, load(from + i) * scale * load(weight + m * n + i));
+            for (; i < n; i++) to[i] = from[i] * scale * weight[m * n + i];
         }
 }
 

@@ -9,11 +9,11 @@
 #include <utility>
 
 #if defined(__AVX512F__)
-constexpr int LANES = 16, MAX_ROWS = 8;  // 8 x 2 sums fit into 32 registers
+constexpr int LANES = 16, MAX_ROWS = 12;  // 12 x 2 sums and what they need fit into 32 registers
 #elif defined(__AVX__)
-constexpr int LANES = 8, MAX_ROWS = 4;  // 4 x 2 sums and what they need into 16
+constexpr int LANES = 8, MAX_ROWS = 6;  // 6 x 2 sums into 16
 #else
-constexpr int LANES = 4, MAX_ROWS = 4;  // NEON, SSE
+constexpr int LANES = 4, MAX_ROWS = 6;  // NEON, SSE
 #endif
 constexpr int PANEL = 2 * LANES;  // columns that the inner loop computes at a time
 
@@ -102,13 +102,12 @@ static inline float largest(Floats x) {
     return x[0];
 }
 
-// e^x for x <= 0 or moderate x, to about one part in 10^7; below -87 it stays at the smallest normal number's size.
-// x = n ln 2 + r with |r| <= ln 2 / 2: 2^n is made of exponent bits, e^r of its Taylor series.
-static inline Floats exponential(Floats x) {
-    x = x < all(-87.0f) ? all(-87.0f) : x;
-    x = x > all(88.0f) ? all(88.0f) : x;
-    const Floats n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;  // adding 1.5 * 2^23 rounds
-    const Floats r = (x - n * 0.693359375f) + n * 2.12194440e-4f;    // ln 2 in two pieces, the first exact
+// e^x for -87 <= x <= 88, to about one part in 10^7. x = n ln 2 + r with |r| <= ln 2 / 2: 2^n is made of exponent bits,
+// e^r of its Taylor series.
+static inline Floats exponential_in_range(Floats x) {
+    const float round = 12582912.0f + 127;                         // 1.5 * 2^23: adding it leaves no room for fractions
+    const Floats biased = x * 1.44269504f + round, n = biased - round;  // n + 127 stands in the lowest bits of `biased`
+    const Floats r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two pieces, the first exact
     Floats e = all(1.0f / 5040);
     e = e * r + 1.0f / 720;
     e = e * r + 1.0f / 120;
@@ -117,11 +116,22 @@ static inline Floats exponential(Floats x) {
     e = e * r + 0.5f;
     e = e * r + 1.0f;
     e = e * r + 1.0f;
-    const Ints bits = (__builtin_convertvector(n, Ints) + 127) << 23;
+    Words bits;
+    memcpy(&bits, &biased, sizeof bits);
+    bits <<= 23;
     Floats power;
     memcpy(&power, &bits, sizeof power);
     return e * power;
 }
+
+// e^x for any x; what is too small stays at the smallest normal number's size, what is too large at the largest's.
+static inline Floats exponential(Floats x) {
+    x = x < all(-87.0f) ? all(-87.0f) : x;
+    return exponential_in_range(x > all(88.0f) ? all(88.0f) : x);
+}
+
+// The same for x <= 0.
+static inline Floats exponential_below_one(Floats x) { return exponential_in_range(x < all(-87.0f) ? all(-87.0f) : x); }
 
 // The right matrix: b(k) is where row k begins. Rows one behind the other, or anywhere.
 struct Strided {
@@ -170,13 +180,15 @@ struct Gathered {
     Gathered skip(long count) const { return {rows + count}; }
 };
 
-// out[ROWS, WIDTH vectors] += a[ROWS, depth] b[depth, WIDTH vectors]. The sums stay in registers: for each row of b,
-// WIDTH loads and ROWS broadcasts serve WIDTH * ROWS multiplications.
+// out[ROWS, WIDTH vectors] = start + a[ROWS, depth] b[depth, WIDTH vectors]. `start` may be `out`, and with a stride of 0
+// it is one row for all. The sums stay in registers: for each row of b, WIDTH loads and ROWS broadcasts serve
+// WIDTH * ROWS multiplications.
 template <int ROWS, int WIDTH, typename Left, typename Rows>
-static inline void multiply_rows(float* out, long out_stride, Left a, Rows b, long depth) {
+static inline void multiply_rows(
+    float* out, long out_stride, const float* start, long start_stride, Left a, Rows b, long depth) {
     Floats sums[ROWS][WIDTH];
     for (int i = 0; i < ROWS; i++)
-        for (int j = 0; j < WIDTH; j++) sums[i][j] = load(out + i * out_stride + j * LANES);
+        for (int j = 0; j < WIDTH; j++) sums[i][j] = load(start + i * start_stride + j * LANES);
     for (long k = 0; k < depth; k++) {
         b.fetch(k);
         Floats row[WIDTH];
@@ -190,9 +202,9 @@ static inline void multiply_rows(float* out, long out_stride, Left a, Rows b, lo
 
 // The same for one row. A sum that waits for the one before it wastes the multipliers: four are under way.
 template <int WIDTH, typename Left, typename Rows>
-static inline void multiply_one(float* out, Left a, Rows b, long depth) {
+static inline void multiply_one(float* out, const float* start, Left a, Rows b, long depth) {
     Floats sums[4][WIDTH] = {};
-    for (int j = 0; j < WIDTH; j++) sums[0][j] = load(out + j * LANES);
+    for (int j = 0; j < WIDTH; j++) sums[0][j] = load(start + j * LANES);
     long k = 0;
     for (; k + 4 <= depth; k += 4)
         for (int i = 0; i < 4; i++) {
@@ -205,18 +217,27 @@ static inline void multiply_one(float* out, Left a, Rows b, long depth) {
         store(out + j * LANES, (sums[0][j] + sums[1][j]) + (sums[2][j] + sums[3][j]));
 }
 
-// The same for any number of rows.
+// The same for `rows` rows, at most ROWS.
+template <int WIDTH, int ROWS = MAX_ROWS, typename Left, typename Rows>
+static inline void multiply_group(
+    float* out, long out_stride, const float* start, long start_stride, Left a, Rows b, long depth, long rows) {
+    if constexpr (ROWS == 1)
+        multiply_one<WIDTH>(out, start, a, b, depth);
+    else if (rows == ROWS)
+        multiply_rows<ROWS, WIDTH>(out, out_stride, start, start_stride, a, b, depth);
+    else
+        multiply_group<WIDTH, ROWS - 1>(out, out_stride, start, start_stride, a, b, depth, rows);
+}
+
+// The same for any number of rows, in groups as large as one another: a small one at the end would waste registers.
 template <int WIDTH = 2, typename Left, typename Rows>
-static inline void multiply(float* out, long out_stride, Left a, Rows b, long depth, long rows) {
-    for (; rows >= MAX_ROWS; rows -= MAX_ROWS, out += MAX_ROWS * out_stride, a = a.skip(MAX_ROWS))
-        multiply_rows<MAX_ROWS, WIDTH>(out, out_stride, a, b, depth);
-    if (rows >= 4) {
-        multiply_rows<4, WIDTH>(out, out_stride, a, b, depth);
-        rows -= 4, out += 4 * out_stride, a = a.skip(4);
+static inline void multiply(
+    float* out, long out_stride, const float* start, long start_stride, Left a, Rows b, long depth, long rows) {
+    for (long groups = (rows + MAX_ROWS - 1) / MAX_ROWS; groups > 0; groups--) {
+        const long count = (rows + groups - 1) / groups;
+        multiply_group<WIDTH>(out, out_stride, start, start_stride, a, b, depth, count);
+        out += count * out_stride, start += count * start_stride, a = a.skip(count), rows -= count;
     }
-    if (rows == 3) multiply_rows<3, WIDTH>(out, out_stride, a, b, depth);
-    if (rows == 2) multiply_rows<2, WIDTH>(out, out_stride, a, b, depth);
-    if (rows == 1) multiply_one<WIDTH>(out, a, b, depth);
 }
 
 static inline float widen(float x) { return x; }

@@ -1,7 +1,8 @@
 """When all layers of a decoder run in one call: which models can, and what of them is handed over.
 
-This is an optimization for a CPU and small steps, where calling an operation takes longer than the operation. What is
-computed stands in `models/decoder.py`; larger steps and every unusual layer run from there.
+This is an optimization for a CPU: in a small step calling an operation takes longer than the operation, and in a large
+one each core keeps what lies between two operations in its cache. What is computed stands in `models/decoder.py`; every
+unusual layer runs from there.
 """
 
 from __future__ import annotations
@@ -20,8 +21,6 @@ from minivllm.layers.packed import PackedLinear
 if TYPE_CHECKING:
     from minivllm.models.decoder import DecoderLayer, DecoderModel
 
-MAX_TOKENS = 1024  # of a step: with more, calls hardly count, and what lies between the layers takes memory
-
 
 class FusedLayers:
     """The layers and the final norm of a model that `can_fuse`."""
@@ -36,12 +35,11 @@ class FusedLayers:
             (attention.num_heads, attention.num_kv_heads, config.head_dim),
             eps=config.rms_norm_eps,
             scale=attention.attn.scale,
-            max_tokens=MAX_TOKENS,
         )
 
     def takes(self, x: Tensor, kv_caches: Sequence[LayerKVCache]) -> bool:
-        """Is this step one of those that it is for? x: [T, hidden]. A cache in another type is not."""
-        return len(x) <= MAX_TOKENS and kv_caches[0].key.dtype == x.dtype and not torch.is_grad_enabled()
+        """Is this step one of those that it is for? x: [T, hidden]. One with a cache in another type is not."""
+        return kv_caches[0].key.dtype == x.dtype and not torch.is_grad_enabled()
 
     def __call__(
         self, x: Tensor, positions: Tensor, kv_caches: Sequence[LayerKVCache], metadata: AttentionMetadata

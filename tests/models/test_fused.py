@@ -10,7 +10,6 @@ from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 from minivllm import ops
 from minivllm.attention.metadata import AttentionMetadata, LayerKVCache
 from minivllm.config import ModelConfig
-from minivllm.models.fused import MAX_TOKENS
 from minivllm.models.loader import load_model
 from minivllm.ops import attention_backend
 
@@ -104,15 +103,48 @@ def test_it_computes_what_the_layers_compute(folder, dtype):
         torch.testing.assert_close(one.value, other.value, atol=3e-5, rtol=1e-4)
 
 
-def test_other_types_backends_and_large_steps_go_layer_by_layer(folder):
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("num_tokens", [73, 129, 145, 300, 433])
+def test_many_tokens_are_divided_among_threads(folder, threads, num_tokens):
+    """The parts are as good as the whole, wherever the cuts are, and however many threads work on them."""
+    write(folder, torch.float32)
+    model, plain = load(folder, load_format="auto"), load(folder, "torch", load_format="auto")
+    first, second = num_tokens // 3, num_tokens - num_tokens // 3
+    tables = [list(range(1, 20)), list(range(20, 60))]
+    metadata = AttentionMetadata.from_lists([first, second], [first, second], tables, BLOCK_SIZE)
+    positions = torch.cat([torch.arange(first), torch.arange(second)])
+    ids = torch.randint(97, (num_tokens,), generator=torch.Generator().manual_seed(7))
+
+    @torch.inference_mode()
+    def run(model):
+        caches = [
+            LayerKVCache(*torch.zeros(2, NUM_BLOCKS, BLOCK_SIZE, spec.num_kv_heads, spec.head_size))
+            for spec in model.kv_cache_specs()
+        ]
+        return model.forward(model.embed(ids), positions, caches, metadata)
+
+    expected = run(plain)
+    for count in (1, 2, 3):
+        threads(count)
+        hidden = run(model)
+        torch.testing.assert_close(hidden, expected, atol=3e-5, rtol=1e-4)
+        assert torch.equal(hidden, run(model))
+
+
+def test_other_types_and_backends_go_layer_by_layer(folder):
     assert load(folder, dtype=torch.bfloat16).fused is None
     assert load(folder, "naive").fused is None
     assert load(folder, pack=False).fused is None
     model = load(folder)
     caches = [LayerKVCache(*torch.zeros(2, 1, 1, 1, 1))]
     with torch.inference_mode():
-        assert model.fused.takes(torch.zeros(MAX_TOKENS, 24), caches)
-        assert not model.fused.takes(torch.zeros(MAX_TOKENS + 1, 24), caches)
+        assert model.fused.takes(torch.zeros(1, 24), caches)
         eight_bits = [LayerKVCache(*(cache.to(torch.float8_e4m3fn) for cache in caches[0]))]
         assert not model.fused.takes(torch.zeros(1, 24), eight_bits)
     assert not model.fused.takes(torch.zeros(1, 24), caches), "gradients are wanted"
