@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from minivllm.core.block import BlockHash
 from minivllm.core.prefix_cache import ROOT_HASH, hash_block_tokens
 from minivllm.request import Request
+
+NUM_REMEMBERED = 4096  # blocks whose hash is not computed again, whoever has the same tokens
 
 HashBlockTokens = Callable[[BlockHash, Sequence[int], Sequence[str]], BlockHash]
 
@@ -16,7 +19,7 @@ class RequestHashes:
 
     def __init__(self, block_size: int, hash_block: HashBlockTokens = hash_block_tokens) -> None:
         self.block_size = block_size
-        self._hash_block = hash_block
+        self._hash_block = lru_cache(NUM_REMEMBERED)(hash_block)  # many requests begin alike
         self._hashes: dict[str, list[BlockHash]] = {}
 
     def __len__(self) -> int:
@@ -35,7 +38,7 @@ class RequestHashes:
         parent = hashes[-1] if hashes else ROOT_HASH
         extra_keys = () if hashes else request.cache_keys  # of the first block: the chain carries them on
         for start in range(0, len(tokens), size):
-            parent = self._hash_block(parent, tokens[start : start + size], extra_keys)
+            parent = self._hash_block(parent, tuple(tokens[start : start + size]), extra_keys)
             hashes.append(parent)
             extra_keys = ()
 

@@ -34,7 +34,7 @@ from minivllm.worker.padded_decode import PaddedDecode
 from minivllm.worker.slot_mapping import slot_mapping
 from minivllm.worker.speculation import Speculation
 from minivllm.worker.step_buffers import StepBuffers
-from minivllm.worker.step_layout import SampledPositions, StepLayout
+from minivllm.worker.step_layout import SampledPositions, StepLayout, StepLayouts
 
 Value = TypeVar("Value")
 
@@ -118,6 +118,7 @@ class ModelRunner:
         with_null = num_swap_blocks + 1  # block ids begin at 1, here too
         self.swap_caches = allocate_kv_caches(specs, with_null, config.block_size, torch.device("cpu"))
         self.batch = InputBatch(config.max_num_seqs, max_model_len, config.block_size)
+        self.layouts = StepLayouts(self.batch)
         self.buffers = StepBuffers(
             config.max_num_batched_tokens, config.max_num_seqs, max_model_len, config.block_size, self.device
         )
@@ -137,8 +138,8 @@ class ModelRunner:
         if not scheduler_output.num_scheduled_tokens:
             return ModelRunnerOutput()
         self._move_blocks(scheduler_output.block_operations)
-        layout = StepLayout.of(scheduler_output, self.batch.rows)
-        metadata = self._prepare_inputs(layout)
+        layout = self.layouts.of(scheduler_output)
+        metadata = self._prepare_inputs(layout, bool(scheduler_output.block_updates))
         num_tokens = layout.num_tokens
         if self.padded_decode is not None and num_tokens == len(layout.rows):  # one token each
             hidden = self.padded_decode.run(num_tokens)
@@ -205,8 +206,7 @@ class ModelRunner:
         for new in scheduler_output.new_requests:
             self.batch.add(new.request, new.token_ids, new.block_ids)
         for request_id, updates in scheduler_output.block_updates.items():
-            if updates:
-                self.batch.update_blocks(request_id, updates)
+            self.batch.update_blocks(request_id, updates)
         for request_id, token_id in scheduler_output.chosen_token_ids.items():
             self.batch.replace_last_token(request_id, token_id)
         for request_id, drafts in scheduler_output.spec_token_ids.items():
@@ -222,7 +222,7 @@ class ModelRunner:
             pairs = torch.tensor(operations.copy, device=self.device)  # [P, 2]
             self.backend.copy_blocks(self.kv_caches, pairs)
 
-    def _prepare_inputs(self, layout: StepLayout) -> AttentionMetadata:
+    def _prepare_inputs(self, layout: StepLayout, has_new_blocks: bool) -> AttentionMetadata:
         """Fill the step's tensors: token ids, positions and slots [T], and the rows' block tables [R, max_blocks]."""
         batch, block_size = self.batch, self.config.block_size
         num_tokens, num_requests = layout.num_tokens, len(layout.rows)
@@ -241,9 +241,11 @@ class ModelRunner:
         buffers.fill("input_ids", batch.token_ids[row_of_token, positions])
         buffers.fill("positions", positions)
         buffers.fill("slot_mapping", slots)
-        buffers.fill("query_start_loc", layout.query_start_loc)
         buffers.fill("seq_lens", seq_lens)
-        buffers.fill("block_tables", batch.block_tables[layout.rows, :num_blocks])
+        if not layout.repeats:
+            buffers.fill("query_start_loc", layout.query_start_loc)
+        if has_new_blocks or not layout.repeats:
+            buffers.fill("block_tables", batch.block_tables[layout.rows, :num_blocks])
         return AttentionMetadata(
             slot_mapping=buffers.view("slot_mapping", num_tokens),
             query_start_loc=buffers.view("query_start_loc", num_requests + 1),
@@ -304,11 +306,7 @@ class ModelRunner:
         found: dict[str, list[Value]] = {}
         requests = self.batch.requests
         for row, value in zip(rows.tolist(), values, strict=True):
-            request_id = requests[row].request_id
-            if request_id in found:
-                found[request_id].append(value)
-            else:
-                found[request_id] = [value]
+            found.setdefault(requests[row].request_id, []).append(value)
         return found
 
     def _pooled(self, hidden: torch.Tensor, rows: np.ndarray) -> dict[str, list[float]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minivllm.core.scheduler_output import SchedulerOutput
+from minivllm.worker.input_batch import InputBatch
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,11 @@ class StepLayout:
     num_drafts: np.ndarray  # [R] among the scheduled tokens, at their end
     num_lookahead: np.ndarray  # [R] slots behind the scheduled tokens
     query_start_loc: np.ndarray  # [R + 1]
+    repeats: bool = False  # all but num_computed is as in the step before
 
     @classmethod
     def of(cls, step: SchedulerOutput, rows: Mapping[str, int]) -> StepLayout:
         """Lay out a step; `rows`: request id -> row."""
-
         ids = step.num_scheduled_tokens
         none = np.zeros(len(ids), dtype=np.int64)
 
@@ -50,6 +51,36 @@ class StepLayout:
     def num_tokens(self) -> int:
         """T."""
         return int(self.query_start_loc[-1])
+
+    def repeated(self) -> StepLayout:
+        """That of the next step, when it schedules the same for the same requests."""
+        num_computed = self.num_computed + self.num_scheduled
+        unchanged = (self.num_drafts, self.num_lookahead, self.query_start_loc)
+        return StepLayout(self.rows, self.num_scheduled, num_computed, *unchanged, repeats=True)
+
+
+class StepLayouts:
+    """Lays out step after step. Most repeat the one before: another token for each of the same requests."""
+
+    def __init__(self, batch: InputBatch) -> None:
+        self._batch = batch
+        self._last: tuple[int, Mapping[str, int], StepLayout] | None = None  # composition, tokens scheduled
+
+    def of(self, step: SchedulerOutput) -> StepLayout:
+        """As `StepLayout.of`."""
+        scheduled, composition = step.num_scheduled_tokens, self._batch.composition
+        if self._last is not None and self._last[:2] == (composition, scheduled) and is_plain_decode(step):
+            layout = self._last[2].repeated()
+        else:
+            layout = StepLayout.of(step, self._batch.rows)
+        self._last = (composition, scheduled, layout) if is_plain_decode(step) else None
+        return layout
+
+
+def is_plain_decode(step: SchedulerOutput) -> bool:
+    """One token for each request, and nothing guessed."""
+    is_one_each = step.total_num_scheduled_tokens == len(step.num_scheduled_tokens)
+    return is_one_each and not step.spec_token_ids and not step.num_lookahead_tokens
 
 
 @dataclass(frozen=True)
