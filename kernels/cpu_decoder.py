@@ -54,10 +54,10 @@ class DecoderShape:
 
 
 _SIZES = (
-    "layers hidden heads kv_heads head_size inner is_bfloat16 block_size threads tokens requests table_stride"
+    "layers hidden heads kv_heads head_size inner is_bfloat16 block_size threads tokens wanted requests table_stride"
 )
 _ADDRESSES = (
-    """stream branch normed qkv attended positions slots angles block_tables query_start_loc seq_lens"""
+    "stream branch normed qkv attended out positions slots wanted angles block_tables query_start_loc seq_lens"
 )
 
 
@@ -111,6 +111,7 @@ class CpuDecoder:
         widths = {
             "stream": n.hidden,
             "branch": n.hidden,
+            "normed": n.hidden,
             "qkv": (n.heads + 2 * n.kv_heads) * n.head_size,
             "attended": n.heads * n.head_size,
         }
@@ -147,21 +148,27 @@ class CpuDecoder:
         query_start_loc: Tensor,
         seq_lens: Tensor,
         block_tables: Tensor,
+        wanted: Tensor | None = None,
     ) -> Tensor:
-        """x [T, hidden] of the embedding -> hidden states [T, hidden]. The other arguments as in AttentionMetadata."""
+        """x [T, hidden] of the embedding -> hidden states [T, hidden], or [n, hidden] of the tokens `wanted` [n].
+
+        The other arguments as in AttentionMetadata.
+        """
         num_tokens = len(x)
         if num_tokens > self._room:
             self._make_room(num_tokens)
         if kv_caches is not self._bound:
             self._bind(kv_caches)
-        normed = torch.empty_like(x)
         self._scratch["stream"][:num_tokens] = x
         sizes, step = self._sizes, self._step
         sizes.threads, sizes.tokens, sizes.requests = torch.get_num_threads(), num_tokens, len(seq_lens)
         sizes.table_stride = block_tables.stride(0)
-        step.normed = normed.data_ptr()
+        sizes.wanted = -1 if wanted is None else len(wanted)
+        step.wanted = None if wanted is None else wanted.data_ptr()
+        out = x.new_empty(num_tokens if wanted is None else len(wanted), self.shape.hidden)
+        step.out = out.data_ptr()
         step.positions, step.slots = positions.data_ptr(), slot_mapping.data_ptr()
         step.block_tables, step.seq_lens = block_tables.data_ptr(), seq_lens.data_ptr()
         step.query_start_loc = query_start_loc.data_ptr()
         self._forward(ctypes.byref(sizes), ctypes.byref(step), self._layers.ctypes.data, self._final_norm)
-        return normed
+        return out

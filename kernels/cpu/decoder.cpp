@@ -3,6 +3,7 @@
 // kernels beside this file, in the order of DecoderLayer.forward.
 
 #include <algorithm>
+#include <numeric>
 #include <vector>
 
 #include "kernels.h"
@@ -26,7 +27,7 @@ static_assert(sizeof(Layer) == 14 * 8, "Python hands over 14 numbers of 64 bits"
 
 struct Sizes {
     long layers, hidden, heads, kv_heads, head_size, inner, is_bfloat16, block_size, threads;  // of the model
-    long tokens, requests, table_stride;                                          // of the step
+    long tokens, wanted, requests, table_stride;  // of the step; wanted: tokens whose hidden states are, -1: all
 };
 
 struct Step {
@@ -35,18 +36,19 @@ struct Step {
     float* normed;    // [T, hidden]
     float* qkv;       // [T, (H + 2 K) D]
     float* attended;  // [T, H D]
-    const int64_t *positions, *slots;
+    float* out;       // [T or wanted, hidden]
+    const int64_t *positions, *slots, *wanted;
     const float* angles;  // [max_position, 2 D]: cos and sin, see RotaryEmbedding
     const int32_t *block_tables, *query_start_loc, *seq_lens;
     float eps, scale;
 };
 
-void norm(const Sizes& n, const Step& s, const float* weight, bool is_first) {
+void norm(const Sizes& n, const Step& s, float* out, const float* weight, bool is_first) {
     const long sizes[] = {n.tokens, 1, n.hidden, n.hidden, n.hidden, n.threads};
     if (is_first)
-        rms_norm(s.normed, nullptr, s.stream, nullptr, weight, sizes, s.eps);
+        rms_norm(out, nullptr, s.stream, nullptr, weight, sizes, s.eps);
     else
-        rms_norm(s.normed, s.stream, s.branch, s.stream, weight, sizes, s.eps);
+        rms_norm(out, s.stream, s.branch, s.stream, weight, sizes, s.eps);
 }
 
 void linear(const Sizes& n, float* y, const float* x, const void* weight, const float* bias, long out, long in) {
@@ -57,7 +59,7 @@ void linear(const Sizes& n, float* y, const float* x, const void* weight, const 
 long qkv_size(const Sizes& n) { return (n.heads + 2 * n.kv_heads) * n.head_size; }
 
 void before_attention(const Sizes& n, const Step& s, const Layer& layer, bool is_first) {
-    norm(n, s, layer.input_norm, is_first);
+    norm(n, s, s.normed, layer.input_norm, is_first);
     const long size = n.head_size, all = qkv_size(n), turned = n.heads + n.kv_heads;
     float *q = s.qkv, *k = q + n.heads * size, *v = k + n.kv_heads * size;
     linear(n, s.qkv, s.normed, layer.qkv, layer.qkv_bias, all, n.hidden);
@@ -84,13 +86,27 @@ void attention(const Sizes& n, const Step& s, const Layer& layer) {
 
 void after_attention(const Sizes& n, const Step& s, const Layer& layer) {
     linear(n, s.branch, s.attended, layer.o, layer.o_bias, n.hidden, n.heads * n.head_size);
-    norm(n, s, layer.post_norm, false);
+    norm(n, s, s.normed, layer.post_norm, false);
     static thread_local std::vector<float> wide, narrow;  // kept from call to call
     if (long(narrow.size()) < n.tokens * n.inner) wide.resize(n.tokens * 2 * n.inner), narrow.resize(n.tokens * n.inner);
     linear(n, wide.data(), s.normed, layer.gate_up, layer.gate_up_bias, 2 * n.inner, n.hidden);
     const long sizes[] = {n.tokens, n.inner, n.threads};
     silu_and_mul(narrow.data(), wide.data(), sizes);
     linear(n, s.branch, narrow.data(), layer.down, layer.down_bias, n.hidden, n.inner);
+}
+
+// Behind the last layer's keys and values nobody looks at the other tokens: what they would become is not computed.
+void keep_wanted(Sizes& n, Step& s, std::vector<int32_t>& starts) {
+    starts.assign(n.requests + 1, 0);
+    for (long i = 0, request = 0; i < n.wanted; i++) {
+        const long token = s.wanted[i], all = qkv_size(n);
+        std::copy_n(s.stream + token * n.hidden, n.hidden, s.stream + i * n.hidden);
+        std::copy_n(s.qkv + token * all, all, s.qkv + i * all);
+        while (token >= s.query_start_loc[request + 1]) request++;
+        starts[request + 1]++;
+    }
+    std::partial_sum(starts.begin(), starts.end(), starts.begin());
+    n.tokens = n.wanted, s.query_start_loc = starts.data();
 }
 
 constexpr long MOST_ROWS = 72;  // whose intermediate results a core's own cache holds, for a model as small as ours
@@ -117,13 +133,17 @@ void for_tokens(const Sizes& n, const Step& s, Kernels kernels) {
 
 }  // namespace
 
-// Run the layers on step.stream, which holds the embedded tokens; step.normed then holds the hidden states.
+// Run the layers on step.stream, which holds the embedded tokens; step.out then holds the hidden states.
 extern "C" void decoder_forward(const Sizes* sizes, const Step* step, const Layer* layers, const float* final_norm) {
-    for (long i = 0; i < sizes->layers; i++) {
+    Sizes n = *sizes;
+    Step s = *step;
+    std::vector<int32_t> starts;
+    for (long i = 0; i < n.layers; i++) {
         const Layer& layer = layers[i];
-        for_tokens(*sizes, *step, [&](const Sizes& n, const Step& s) { before_attention(n, s, layer, i == 0); });
-        attention(*sizes, *step, layer);
-        for_tokens(*sizes, *step, [&](const Sizes& n, const Step& s) { after_attention(n, s, layer); });
+        for_tokens(n, s, [&](const Sizes& n, const Step& s) { before_attention(n, s, layer, i == 0); });
+        if (i == n.layers - 1 && n.wanted >= 0) keep_wanted(n, s, starts);
+        attention(n, s, layer);
+        for_tokens(n, s, [&](const Sizes& n, const Step& s) { after_attention(n, s, layer); });
     }
-    norm(*sizes, *step, final_norm, false);
+    norm(n, s, s.out, final_norm, false);
 }

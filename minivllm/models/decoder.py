@@ -155,15 +155,21 @@ class DecoderModel(nn.Module):
         return rows
 
     def forward(
-        self, x: Tensor, positions: Tensor, kv_caches: KVCaches, attn_metadata: AttentionMetadata
+        self,
+        x: Tensor,
+        positions: Tensor,
+        kv_caches: KVCaches,
+        attn_metadata: AttentionMetadata,
+        wanted: Tensor | None = None,
     ) -> Tensor:
-        """Run this stage's layers on x [T, hidden] at positions [T] -> hidden states [T, hidden].
+        """Run this stage's layers on x [T, hidden] at positions [T] -> hidden states [T, hidden], or [n, hidden].
 
         What a stage before the last returns is the residual stream, the x of the next one. Writes the keys and
-        values of these tokens into kv_caches, one per layer, at attn_metadata.slot_mapping.
+        values of these tokens into kv_caches, one per layer, at attn_metadata.slot_mapping. `wanted` [n] int64,
+        ascending: the last stage returns only these tokens' states, which are the last ones of their requests.
         """
         if self.fused is not None and self.fused.takes(x, kv_caches):
-            return self.fused(x, positions, kv_caches, attn_metadata)
+            return self.fused(x, positions, kv_caches, attn_metadata, wanted)
         if attn_metadata.plan is None:
             attn_metadata = replace(attn_metadata, plan=self.backend.build_plan(attn_metadata))
         rotation = self.rotary_emb(positions)
@@ -174,7 +180,7 @@ class DecoderModel(nn.Module):
             assert residual is not None
             return x + residual
         hidden: Tensor = self.norm(x, residual)[0]
-        return hidden
+        return hidden if wanted is None else hidden[wanted]
 
     def compute_logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [n, hidden] of the rows that need them -> logits [n, V]. The last stage's."""

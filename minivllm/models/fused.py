@@ -42,9 +42,14 @@ class FusedLayers:
         return kv_caches[0].key.dtype == x.dtype and not torch.is_grad_enabled()
 
     def __call__(
-        self, x: Tensor, positions: Tensor, kv_caches: Sequence[LayerKVCache], metadata: AttentionMetadata
+        self,
+        x: Tensor,
+        positions: Tensor,
+        kv_caches: Sequence[LayerKVCache],
+        metadata: AttentionMetadata,
+        wanted: Tensor | None = None,
     ) -> Tensor:
-        """As `DecoderModel.forward`: [T, hidden] -> [T, hidden]."""
+        """As `DecoderModel.forward`: [T, hidden] -> [T, hidden], or [n, hidden] of the tokens `wanted`."""
         return self._run(
             x,
             positions,
@@ -53,6 +58,7 @@ class FusedLayers:
             metadata.query_start_loc,
             metadata.seq_lens,
             metadata.block_tables,
+            wanted,
         )
 
 

@@ -21,6 +21,13 @@ def _mix(z: np.ndarray) -> np.ndarray:
     return z ^ (z >> np.uint64(31))
 
 
+def _mix_one(z: int) -> int:
+    """`_mix` of one number."""
+    z = (z ^ (z >> 30)) * int(_MIX_1) & (2**64 - 1)
+    z = (z ^ (z >> 27)) * int(_MIX_2) & (2**64 - 1)
+    return z ^ (z >> 31)
+
+
 # Streams: a position may need several numbers that know nothing of one another.
 DRAW = 0  # for the token itself
 DRAFT = 1  # for a draft model's guess
@@ -47,5 +54,6 @@ def uniform(seeds: np.ndarray, positions: np.ndarray, stream: int = DRAW) -> np.
 
 def derive_seed(engine_seed: int, request_number: int) -> int:
     """The int64 seed of a request that brought none: the engine's seed and its number of arrival, mixed."""
-    pair = np.array([engine_seed], dtype=np.uint64), np.array([request_number], dtype=np.uint64)
-    return int(_mix(_mix(pair[0] + _GOLDEN) ^ (pair[1] * _GOLDEN)).view(np.int64)[0])
+    golden, mask = int(_GOLDEN), 2**64 - 1  # in Python's numbers: for a single one numpy takes ten times as long
+    mixed = _mix_one(_mix_one((engine_seed + golden) & mask) ^ (request_number * golden & mask))
+    return mixed - 2**64 if mixed >= 2**63 else mixed

@@ -141,6 +141,7 @@ class ModelRunner:
         layout = self.layouts.of(scheduler_output)
         metadata = self._prepare_inputs(layout, bool(scheduler_output.block_updates))
         num_tokens = layout.num_tokens
+        positions = SampledPositions.of(layout, self.batch.num_tokens[layout.rows])
         if self.padded_decode is not None and num_tokens == len(layout.rows):  # one token each
             hidden = self.padded_decode.run(num_tokens)
         else:
@@ -149,11 +150,12 @@ class ModelRunner:
                 self.buffers.view("positions", num_tokens),
                 self._model_caches,
                 metadata,
+                self._wanted(positions, num_tokens),
             )
         if not self.pp.is_last:
             self.pp.send(hidden)
             return ModelRunnerOutput()
-        output = self._sample(hidden, layout, scheduler_output.grammar_bitmasks)
+        output = self._sample(hidden, layout, positions, scheduler_output.grammar_bitmasks)
         output.prompt_logprobs.update(self._prompt_logprobs(hidden, layout))
         return output
 
@@ -256,12 +258,24 @@ class ModelRunner:
             block_size=block_size,
         )
 
+    def _wanted(self, positions: SampledPositions, num_tokens: int) -> torch.Tensor | None:
+        """Which tokens' hidden states the last stage needs; None: all T, as for the log-probabilities of a prompt."""
+        if len(positions.token) == num_tokens or self._rows_parameters().wants.prompt_logprobs:
+            return None
+        return torch.from_numpy(positions.token).to(self.device)
+
     def _sample(
-        self, hidden: torch.Tensor, layout: StepLayout, bitmasks: Mapping[str, bytes]
+        self,
+        hidden: torch.Tensor,
+        layout: StepLayout,
+        positions: SampledPositions,
+        bitmasks: Mapping[str, bytes],
     ) -> ModelRunnerOutput:
-        """Logits and a token for the last known token of each request, and for each draft behind it."""
+        """Logits and a token for the last known token of each request, and for each draft behind it.
+
+        hidden: [T, hidden], or those of the positions only.
+        """
         batch = self.batch
-        positions = SampledPositions.of(layout, batch.num_tokens[layout.rows])
         rows = positions.rows
         output = ModelRunnerOutput()
         hidden = self._rows_wanted(hidden, positions.token)
@@ -288,7 +302,7 @@ class ModelRunner:
         return output
 
     def _rows_wanted(self, hidden: torch.Tensor, wanted: np.ndarray) -> torch.Tensor:
-        """hidden [T, hidden] -> [n, hidden]; all of them, as they are, in a step of one token each."""
+        """hidden [T, hidden] -> [n, hidden]; as they are, where there are no others."""
         if len(wanted) == hidden.shape[0]:
             return hidden
         return hidden.index_select(0, torch.from_numpy(wanted).to(self.device))

@@ -122,19 +122,28 @@ def test_many_tokens_are_divided_among_threads(folder, threads, num_tokens):
     ids = torch.randint(97, (num_tokens,), generator=torch.Generator().manual_seed(7))
 
     @torch.inference_mode()
-    def run(model):
+    def run(model, wanted=None):
         caches = [
             LayerKVCache(*torch.zeros(2, NUM_BLOCKS, BLOCK_SIZE, spec.num_kv_heads, spec.head_size))
             for spec in model.kv_cache_specs()
         ]
-        return model.forward(model.embed(ids), positions, caches, metadata)
+        return model.forward(model.embed(ids), positions, caches, metadata, wanted), caches
 
-    expected = run(plain)
-    for count in (1, 2, 3):
+    expected, _ = run(plain)
+    for count in (1, 2):
         threads(count)
-        hidden = run(model)
+        hidden, caches = run(model)
         torch.testing.assert_close(hidden, expected, atol=3e-5, rtol=1e-4)
-        assert torch.equal(hidden, run(model))
+        assert torch.equal(hidden, run(model)[0])
+        for of_first, of_second in ((1, 1), (0, 3), (2, 0), (first, second), (0, 0)):
+            wanted = torch.cat(
+                [torch.arange(first - of_first, first), torch.arange(num_tokens - of_second, num_tokens)]
+            )
+            some, same_caches = run(model, wanted)
+            torch.testing.assert_close(some, hidden[wanted], atol=1e-5, rtol=1e-5)
+            for one, other in zip(same_caches, caches, strict=True):
+                assert torch.equal(one.key, other.key) and torch.equal(one.value, other.value)
+    assert torch.equal(run(plain, wanted)[0], expected[wanted])
 
 
 def test_other_types_and_backends_go_layer_by_layer(folder):
