@@ -53,12 +53,8 @@ class DecoderShape:
     scale: float
 
 
-_SIZES = (
-    "layers hidden heads kv_heads head_size inner is_bfloat16 block_size threads tokens wanted requests table_stride"
-)
-_ADDRESSES = (
-    "stream branch normed qkv attended out positions slots wanted angles block_tables query_start_loc seq_lens"
-)
+_SIZES = "layers hidden heads kv_heads head_size inner is_bfloat16 block_size threads tokens wanted requests table_stride"
+_ADDRESSES = "stream branch normed qkv attended out positions slots wanted angles block_tables query_start_loc seq_lens"
 
 
 class _Sizes(ctypes.Structure):

@@ -54,6 +54,9 @@ def uniform(seeds: np.ndarray, positions: np.ndarray, stream: int = DRAW) -> np.
 
 def derive_seed(engine_seed: int, request_number: int) -> int:
     """The int64 seed of a request that brought none: the engine's seed and its number of arrival, mixed."""
-    golden, mask = int(_GOLDEN), 2**64 - 1  # in Python's numbers: for a single one numpy takes ten times as long
+    golden, mask = (
+        int(_GOLDEN),
+        2**64 - 1,
+    )  # in Python's numbers: for a single one numpy takes ten times as long
     mixed = _mix_one(_mix_one((engine_seed + golden) & mask) ^ (request_number * golden & mask))
     return mixed - 2**64 if mixed >= 2**63 else mixed

@@ -167,7 +167,8 @@ class Scheduler:
                 updates = self._allocate_or_preempt(request, num_tokens, step)
                 if updates is None:
                     break
-                step.block_updates[request.request_id] = updates
+                if updates:
+                    step.block_updates[request.request_id] = updates
                 self._add(request, num_tokens, step)
             index += 1
 

@@ -30,10 +30,10 @@ class Recorder(torch.nn.Module):
         self.input_ids = input_ids.tolist()
         return input_ids[:, None].float()
 
-    def forward(self, x, positions, kv_caches, metadata):
+    def forward(self, x, positions, kv_caches, metadata, wanted=None):
         self.positions, self.metadata = positions.tolist(), metadata
         self.keys = [cache.key.clone() for cache in kv_caches]
-        return x
+        return x if wanted is None else x[wanted]
 
     def compute_logits(self, hidden):
         self.num_logits = len(hidden)

@@ -85,7 +85,7 @@ def test_decode_steps_have_bucket_shapes_and_fixed_addresses(folder):
     model, seen = llm.llm_engine.executor.runner.model, []
     forward = model.forward
 
-    def watched(x, positions, kv_caches, metadata):
+    def watched(x, positions, kv_caches, metadata, *wanted):
         if metadata.max_query_len == 1 and len(x) == len(metadata.seq_lens):
             tensors = (positions, metadata.slot_mapping, metadata.seq_lens, metadata.block_tables)
             seen.append(
@@ -96,7 +96,7 @@ def test_decode_steps_have_bucket_shapes_and_fixed_addresses(folder):
                     metadata.max_seq_len,
                 )
             )
-        return forward(x, positions, kv_caches, metadata)
+        return forward(x, positions, kv_caches, metadata, *wanted)
 
     model.forward = watched
     params = [SamplingParams(temperature=0, max_tokens=3 + 2 * i) for i in range(5)]
