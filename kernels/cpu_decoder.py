@@ -53,17 +53,19 @@ class DecoderShape:
     scale: float
 
 
-_SIZES = "layers hidden heads kv_heads head_size inner is_bfloat16 block_size threads tokens wanted requests table_stride"
-_ADDRESSES = "stream branch normed qkv attended out positions slots wanted angles block_tables query_start_loc seq_lens"
+_OF_MODEL = "layers hidden heads kv_heads head_size inner is_bfloat16 block_size threads"
+_OF_STEP = "tokens wanted requests table_stride"
+_BUFFERS = "x stream branch normed qkv attended out"
+_INDICES = "positions slots wanted angles block_tables query_start_loc seq_lens"
 
 
 class _Sizes(ctypes.Structure):
-    _fields_ = [(name, _LONG) for name in _SIZES.split()]
+    _fields_ = [(name, _LONG) for name in f"{_OF_MODEL} {_OF_STEP}".split()]
 
 
 class _Step(ctypes.Structure):
     _fields_ = [
-        *((name, _POINTER) for name in _ADDRESSES.split()),
+        *((name, _POINTER) for name in f"{_BUFFERS} {_INDICES}".split()),
         ("eps", ctypes.c_float),
         ("scale", ctypes.c_float),
     ]
@@ -155,14 +157,13 @@ class CpuDecoder:
             self._make_room(num_tokens)
         if kv_caches is not self._bound:
             self._bind(kv_caches)
-        self._scratch["stream"][:num_tokens] = x
         sizes, step = self._sizes, self._step
         sizes.threads, sizes.tokens, sizes.requests = torch.get_num_threads(), num_tokens, len(seq_lens)
         sizes.table_stride = block_tables.stride(0)
         sizes.wanted = -1 if wanted is None else len(wanted)
         step.wanted = None if wanted is None else wanted.data_ptr()
         out = x.new_empty(num_tokens if wanted is None else len(wanted), self.shape.hidden)
-        step.out = out.data_ptr()
+        step.x, step.out = x.data_ptr(), out.data_ptr()
         step.positions, step.slots = positions.data_ptr(), slot_mapping.data_ptr()
         step.block_tables, step.seq_lens = block_tables.data_ptr(), seq_lens.data_ptr()
         step.query_start_loc = query_start_loc.data_ptr()

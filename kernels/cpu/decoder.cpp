@@ -31,6 +31,7 @@ struct Sizes {
 };
 
 struct Step {
+    const float* x;   // [T, hidden] the embedded tokens
     float* stream;    // [T, hidden] the residual stream
     float* branch;    // [T, hidden] what the last branch adds to it
     float* normed;    // [T, hidden]
@@ -133,11 +134,12 @@ void for_tokens(const Sizes& n, const Step& s, Kernels kernels) {
 
 }  // namespace
 
-// Run the layers on step.stream, which holds the embedded tokens; step.out then holds the hidden states.
+// Run the layers on step.x; step.out then holds the hidden states.
 extern "C" void decoder_forward(const Sizes* sizes, const Step* step, const Layer* layers, const float* final_norm) {
     Sizes n = *sizes;
     Step s = *step;
     std::vector<int32_t> starts;
+    std::copy_n(s.x, n.tokens * n.hidden, s.stream);
     for (long i = 0; i < n.layers; i++) {
         const Layer& layer = layers[i];
         for_tokens(n, s, [&](const Sizes& n, const Step& s) { before_attention(n, s, layer, i == 0); });

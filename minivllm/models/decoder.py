@@ -150,6 +150,8 @@ class DecoderModel(nn.Module):
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """Token ids [T] -> [T, hidden]. The first stage's."""
+        if self.fused is not None:
+            return self.fused.embed(input_ids)
         assert self.embed_tokens is not None
         rows: Tensor = self.embed_tokens(input_ids)
         return rows
@@ -184,6 +186,8 @@ class DecoderModel(nn.Module):
 
     def compute_logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [n, hidden] of the rows that need them -> logits [n, V]. The last stage's."""
+        if self.fused is not None:
+            return self.fused.compute_logits(hidden)
         assert self.lm_head is not None
         logits: Tensor = self.lm_head(hidden)
         return logits

@@ -16,17 +16,23 @@ from torch import Tensor
 from minivllm import ops
 from minivllm.attention.metadata import AttentionMetadata, LayerKVCache
 from minivllm.layers.linear import Linear
-from minivllm.layers.packed import PackedLinear
+from minivllm.layers.packed import PackedEmbedding, PackedLinear, PackedLMHead
 
 if TYPE_CHECKING:
     from minivllm.models.decoder import DecoderLayer, DecoderModel
 
 
 class FusedLayers:
-    """The layers and the final norm of a model that `can_fuse`."""
+    """The layers and the final norm of a model that `can_fuse`, and with fewer calls what stands before and behind."""
 
     def __init__(self, model: DecoderModel) -> None:
         assert model.norm is not None
+        embedding, head = cast(PackedEmbedding, model.embed_tokens), cast(PackedLMHead, model.lm_head)
+        self._embedding, self._head, self._vocab_size = (
+            embedding.weight.data,
+            head.weight.data,
+            head.vocab_size,
+        )
         attention, config = _layers(model)[0].self_attn, model.config
         self._run = ops.fused_decoder(
             [_weights(layer) for layer in _layers(model)],
@@ -61,15 +67,23 @@ class FusedLayers:
             wanted,
         )
 
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """As `DecoderModel.embed`."""
+        return ops.packed_rows(input_ids, self._embedding)
+
+    def compute_logits(self, hidden: Tensor) -> Tensor:
+        """As `DecoderModel.compute_logits`."""
+        return ops.packed_linear(hidden, self._head, self._vocab_size)
+
 
 def can_fuse(model: DecoderModel) -> bool:
     """A float32 model of ordinary layers with packed weights, as a model has that is whole on one CPU."""
     layers = _layers(model)
     linears = [module for layer in layers for module in layer.modules() if isinstance(module, Linear)]
     ordinary = all(type(linear.method) is PackedLinear for linear in linears)
-    return (
-        ordinary and len(linears) == 4 * len(layers) and all(hasattr(la.mlp, "gate_up_proj") for la in layers)
-    )
+    whole = isinstance(model.embed_tokens, PackedEmbedding) and isinstance(model.lm_head, PackedLMHead)
+    gated = all(hasattr(layer.mlp, "gate_up_proj") for layer in layers)
+    return ordinary and whole and gated and len(linears) == 4 * len(layers)
 
 
 def _layers(model: DecoderModel) -> list[DecoderLayer]:

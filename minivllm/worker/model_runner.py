@@ -141,7 +141,7 @@ class ModelRunner:
         layout = self.layouts.of(scheduler_output)
         metadata = self._prepare_inputs(layout, bool(scheduler_output.block_updates))
         num_tokens = layout.num_tokens
-        positions = SampledPositions.of(layout, self.batch.num_tokens[layout.rows])
+        positions = self.layouts.sampled(layout)
         if self.padded_decode is not None and num_tokens == len(layout.rows):  # one token each
             hidden = self.padded_decode.run(num_tokens)
         else:

@@ -65,6 +65,7 @@ class StepLayouts:
     def __init__(self, batch: InputBatch) -> None:
         self._batch = batch
         self._last: tuple[int, Mapping[str, int], StepLayout] | None = None  # composition, tokens scheduled
+        self._last_sampled: SampledPositions | None = None
 
     def of(self, step: SchedulerOutput) -> StepLayout:
         """As `StepLayout.of`."""
@@ -75,6 +76,14 @@ class StepLayouts:
             layout = StepLayout.of(step, self._batch.rows)
         self._last = (composition, scheduled, layout) if is_plain_decode(step) else None
         return layout
+
+    def sampled(self, layout: StepLayout) -> SampledPositions:
+        """As `SampledPositions.of`. Requests that all got a token from such a step all get one from its repetition."""
+        last = self._last_sampled
+        if not layout.repeats or last is None or len(last.token) < len(layout.rows):
+            last = SampledPositions.of(layout, self._batch.num_tokens[layout.rows])
+        self._last_sampled = last
+        return last
 
 
 def is_plain_decode(step: SchedulerOutput) -> bool:
