@@ -202,6 +202,6 @@ def packed_linear_cpp(x: Tensor, packed: Tensor, out_features: int, bias: Tensor
 def packed_rows_cpp(ids: Tensor, packed: Tensor) -> Tensor:
     """Rows ids [n] int64 of the matrix that was packed -> [n, in] float32. Nobody checks that there are such rows."""
     out = torch.empty((len(ids), packed.shape[1]))
-    sizes = _SIZES[2](*out.shape)
+    sizes = _SIZES[3](*out.shape, torch.get_num_threads())
     _functions()[_ROWS[packed.dtype]](out.data_ptr(), ids.data_ptr(), packed.data_ptr(), sizes)
     return out

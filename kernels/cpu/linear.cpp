@@ -17,6 +17,7 @@ namespace {
 constexpr long ROWS = 96;                // of x that pass while a piece of a panel lies in the cache
 constexpr long DEPTH = 256;              // inputs of such a piece
 constexpr long WORTH_THREADS = 1 << 18;  // multiplications
+constexpr long WORTH_THREADS_TO_READ = 1 << 12;  // elements that lie apart
 constexpr long AHEAD = 4096;             // bytes that are asked for in advance
 
 long num_panels(long out) { return (out + PANEL - 1) / PANEL; }
@@ -90,7 +91,8 @@ void linear(float* y, const float* x, const T* packed, const float* bias, const 
 
 template <typename T>
 void read_rows(float* out, const int64_t* ids, const T* packed, const long* sizes) {
-    const long count = sizes[0], in = sizes[1];
+    const long count = sizes[0], in = sizes[1], threads = sizes[2];
+#pragma omp parallel for num_threads(threads) if (threads > 1 && count * in > WORTH_THREADS_TO_READ)
     for (long i = 0; i < count; i++) {
         const T* from = packed + ids[i] / PANEL * in * PANEL + ids[i] % PANEL;
         for (long k = 0; k < in; k++) out[i * in + k] = widen(from[k * PANEL]);
@@ -112,7 +114,7 @@ extern "C" void packed_linear_bfloat16(
     linear(y, x, static_cast<const BFloat16*>(packed), bias, sizes);
 }
 
-// Rows `ids` [n] of W -> out [n, in]. sizes: n, in.
+// Rows `ids` [n] of W -> out [n, in]. sizes: n, in, threads.
 extern "C" void packed_rows_float32(float* out, const int64_t* ids, const void* packed, const long* sizes) {
     read_rows(out, ids, static_cast<const float*>(packed), sizes);
 }
