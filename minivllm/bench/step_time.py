@@ -1,17 +1,23 @@
-"""Where the time of a step goes: schedule, prepare, the layers' parts, sample, detokenize; in microseconds per step."""
+"""Where the time of a step goes: schedule, prepare, layers, sample, detokenize; in microseconds per step.
+
+Beside it stand two more measurements of the same run. `floor`: what the weights alone cost at least, each read once at
+the speed of memory, or multiplied with each token at the speed of a large matrix product, whichever takes longer.
+`layers apart`: the parts of the layers, for which they run one operation after the other; usually they are one call.
+"""
 
 from __future__ import annotations
 
 import argparse
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 
 from minivllm.bench import workload
+from minivllm.bench.profile_step import machine_gflops, machine_gigabytes
 from minivllm.bench.workload import BenchRequest
 from minivllm.engine import LLMEngine
 from minivllm.llm import LLM
@@ -27,15 +33,13 @@ RUNNER_PARTS = {
     "runner, the rest": ("execute_model", "_sample"),
     "sample": ("_choose",),
 }
-MODULE_PARTS = {  # section -> names of module classes
-    "embedding": ("VocabParallelEmbedding", "PackedEmbedding"),
+MODEL_PARTS = {"embedding": ("embed",), "layers": ("forward",), "head": ("compute_logits",)}
+MODULE_PARTS = {  # section of the layers -> names of module classes
     "norm": ("RMSNorm",),
     "qkv and o": ("QKVParallelLinear",),
     "rotary, q/k norm": ("SelfAttention", "QKNorm", "RotaryEmbedding"),
     "attention": ("Attention",),
     "mlp": ("GatedMLP",),
-    "head": ("ParallelLMHead", "PackedLMHead"),
-    "layers, the rest": ("DecoderLayer", "DecoderModel"),
 }
 
 
@@ -58,15 +62,33 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Profile, and print a table with a column for each workload."""
     llm = LLM(args.model, attention_backend=args.attention_backend)
     run_once(llm, workload.mixed(4, 256, repetition=-1), args.detokenize)
-    columns = {}
-    for name in args.workload:
+    machine = {"gflops": machine_gflops(), "gigabytes": machine_gigabytes()}
+    columns = {name: best_of(llm, name, args, machine) for name in args.workload}
+    _print(columns)
+    about = {"model": args.model, "detokenize": args.detokenize, "machine": machine}
+    return {**about, "workloads": columns}
+
+
+def best_of(llm: LLM, name: str, args: argparse.Namespace, machine: dict[str, float]) -> dict[str, Any]:
+    """The fastest repetition of a workload, and the parts of its layers in the fastest of as many others."""
+    model = llm.llm_engine.executor.runner.model  # type: ignore[attr-defined]  # of the executor of one process
+
+    def best(first: int) -> dict[str, Any]:
         rounds = [
-            profile(llm, requests_of(name, repetition), args.detokenize)
+            profile(llm, requests_of(name, first + repetition), args.detokenize, machine)
             for repetition in range(args.repetitions)
         ]
-        columns[name] = min(rounds, key=lambda column: column["us_per_step"])
-    _print(columns)
-    return {"model": args.model, "detokenize": args.detokenize, "workloads": columns}
+        return min(rounds, key=lambda column: column["us_per_step"])
+
+    column, fused = best(0), model.fused
+    model.fused = None
+    try:
+        apart = best(args.repetitions)["sections"]
+    finally:
+        model.fused = fused
+    sections = {part: us for part, us in column["sections"].items() if part not in MODULE_PARTS}
+    parts = {part: apart[part] for part in MODULE_PARTS} | {"layers, the rest": apart["layers"]}
+    return {**column, "sections": sections, "layers_apart": parts}
 
 
 def requests_of(name: str, repetition: int) -> list[BenchRequest]:
@@ -87,7 +109,9 @@ def run_once(llm: LLM, requests: Sequence[BenchRequest], detokenize: bool) -> No
     llm.generate([r.prompt_token_ids for r in requests], params, use_tqdm=False)
 
 
-def profile(llm: LLM, requests: Sequence[BenchRequest], detokenize: bool) -> dict[str, Any]:
+def profile(
+    llm: LLM, requests: Sequence[BenchRequest], detokenize: bool, machine: dict[str, float]
+) -> dict[str, Any]:
     """Microseconds per step by section, what the section calls in other sections not counted."""
     clock = SectionClock()
     with clock.watching(llm.llm_engine):
@@ -101,8 +125,18 @@ def profile(llm: LLM, requests: Sequence[BenchRequest], detokenize: bool) -> dic
         "steps": steps,
         "output_tokens": sum(r.output_len for r in requests),
         "us_per_step": round(total / steps * 1e6, 1),
+        "floor_us_per_step": round(sum(floor(llm, n, machine) for n in clock.step_tokens) / steps * 1e6, 1),
         "sections": sections | {"engine, the rest": round((total - inside) / steps * 1e6, 1)},
     }
+
+
+def floor(llm: LLM, num_tokens: int, machine: dict[str, float]) -> float:
+    """Seconds that the weights cost in a step of so many tokens: the reading or the arithmetic, not both."""
+    (report,) = llm.llm_engine.executor.report()
+    config = llm.llm_engine.model_config
+    looked_up = 0 if config.tie_word_embeddings else config.vocab_size * config.hidden_size
+    flops = 2 * (report.num_parameters - looked_up) * num_tokens
+    return max(report.parameter_bytes / machine["gigabytes"], flops / machine["gflops"]) / 1e9
 
 
 class SectionClock:
@@ -112,7 +146,10 @@ class SectionClock:
     """
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = dict.fromkeys((*ENGINE_PARTS, *RUNNER_PARTS, *MODULE_PARTS), 0.0)
+        self.seconds: dict[str, float] = dict.fromkeys(
+            (*ENGINE_PARTS, *RUNNER_PARTS, *MODEL_PARTS, *MODULE_PARTS), 0.0
+        )
+        self.step_tokens: list[int] = []
         self.calls: Counter[str] = Counter()
         self._open: list[str] = []
         self._since = 0.0
@@ -135,6 +172,9 @@ class SectionClock:
         for section, names in RUNNER_PARTS.items():
             for method in names:
                 yield self._wrap(runner, method, section)
+        for section, names in MODEL_PARTS.items():
+            for method in names:
+                yield self._wrap(runner.model, method, section)
         for module in runner.model.modules():
             for section, classes in MODULE_PARTS.items():
                 if type(module).__name__ in classes:
@@ -151,6 +191,8 @@ class SectionClock:
 
         def timed(*args: Any, **kwargs: Any) -> Any:
             self.calls[method] += 1
+            if method == "execute_model":
+                self.step_tokens.append(args[0].total_num_scheduled_tokens)
             self._switch()
             self._open.append(section)
             try:
@@ -170,10 +212,15 @@ class SectionClock:
 
 
 def _print(columns: dict[str, dict[str, Any]]) -> None:
-    print(f"{'us per step':20}" + "".join(f"{name:>15}" for name in columns))
-    for section in next(iter(columns.values()))["sections"]:
-        print(
-            f"{section:20}" + "".join(f"{column['sections'][section]:15.1f}" for column in columns.values())
-        )
-    print(f"{'all':20}" + "".join(f"{column['us_per_step']:15.1f}" for column in columns.values()))
-    print(f"{'steps':20}" + "".join(f"{column['steps']:15}" for column in columns.values()))
+    def line(name: str, values: Iterable[float]) -> None:
+        print(f"{name:24}" + "".join(f"{value:15,.1f}" for value in values))
+
+    print(f"{'us per step':24}" + "".join(f"{name:>15}" for name in columns))
+    some = next(iter(columns.values()))
+    for section in some["sections"]:
+        line(section, (column["sections"][section] for column in columns.values()))
+    for name, key in {"all": "us_per_step", "floor": "floor_us_per_step", "steps": "steps"}.items():
+        line(name, (column[key] for column in columns.values()))
+    print("\nlayers apart")
+    for section in some["layers_apart"]:
+        line(section, (column["layers_apart"][section] for column in columns.values()))
