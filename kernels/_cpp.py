@@ -2,8 +2,9 @@
 
 They are plain C functions on pointers, without a torch header: a compiler is all it takes, and they are built in
 seconds. The library lies in the user's cache folder under a name that is a hash of all that it depends on (sources,
-compiler, processor), so that an old one is never loaded: after a change the new one is built beside it. It is built
-under a name of its own and then moved, so that of two processes that build at once the second replaces an equal file.
+compiler, flags, processor), so that an old one is never loaded: after a change the new one is built beside it. It is
+built under a name of its own and then moved, so that of two processes that build at once the second replaces an equal
+file.
 
 Where there is no compiler, or MINIVLLM_CPP=0 is set, `library()` is None, and whoever asked uses torch.
 """
@@ -32,7 +33,7 @@ FOLDER = Path(__file__).resolve().parent / "cpu"
 COMPILERS = ("g++", "c++", "clang++")
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared")
 EXTRA_FLAGS = (("-march=native", "-fopenmp"), ("-march=native",), ())  # the first that this compiler takes
-TIMEOUT = 300  # seconds; a healthy build takes about three
+TIMEOUT = 300  # seconds; a healthy build takes about ten
 
 
 class BuildError(Exception):
@@ -92,7 +93,8 @@ def find_compiler() -> str:
 def fingerprint(compiler: str) -> str:
     """Changes with anything that the library depends on."""
     stat = Path(compiler).stat()
-    parts = [compiler, str(stat.st_size), str(stat.st_mtime_ns), repr(FLAGS), repr(EXTRA_FLAGS), _processor()]
+    flags = [repr(FLAGS), repr(EXTRA_FLAGS), os.environ.get("CXXFLAGS", "")]
+    parts = [compiler, str(stat.st_size), str(stat.st_mtime_ns), *flags, _processor()]
     parts += [source.name + source.read_text(encoding="utf-8") for source in sorted(FOLDER.iterdir())]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 

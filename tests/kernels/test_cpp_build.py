@@ -55,6 +55,15 @@ def test_it_is_built_once_and_again_when_a_source_changes(sources, commands, tmp
 
 
 @needs_compiler
+def test_it_is_built_again_for_other_flags(sources, commands, tmp_path, monkeypatch):
+    (sources / "answer.cpp").write_text('extern "C" int answer() { return ANSWER; }\n')
+    for answer in (7, 8, 7):
+        monkeypatch.setenv("CXXFLAGS", f"-DANSWER={answer}")
+        assert _cpp.build_and_load(tmp_path / "cache").answer() == answer
+    assert len(commands) == 2
+
+
+@needs_compiler
 def test_a_damaged_library_is_built_again(sources, commands, tmp_path):
     target = tmp_path / f"minivllm-cpu-{_cpp.fingerprint(_cpp.find_compiler())}.so"
     target.write_bytes(b"half of a libr")
