@@ -20,7 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -31,7 +32,7 @@ logger = logging.getLogger("minivllm.kernels")
 
 FOLDER = Path(__file__).resolve().parent / "cpu"
 COMPILERS = ("g++", "c++", "clang++")
-FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared")
+FLAGS = ("-std=c++17", "-O3", "-fPIC")
 EXTRA_FLAGS = (("-march=native", "-fopenmp"), ("-march=native",), ())  # the first that this compiler takes
 TIMEOUT = 300  # seconds; a healthy build takes about ten
 
@@ -136,20 +137,27 @@ def _keep(built: Path, target: Path) -> Path:
 
 
 def _compile(compiler: str, target: Path) -> None:
-    sources = [str(source) for source in sorted(FOLDER.glob("*.cpp"))]
+    """Each source by a process of its own, side by side; then all of them into one library."""
+    objects = {source: target.with_name(f"{source.stem}.o") for source in sorted(FOLDER.glob("*.cpp"))}
     complaint = ""
-    for command in _commands(compiler, sources, target):
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise BuildError(f"{compiler} could not be run ({error})") from error
-        if done.returncode == 0:
+    for extra in EXTRA_FLAGS:
+        command = [compiler, *FLAGS, *extra, *shlex.split(os.environ.get("CXXFLAGS", ""))]
+        compile_all = [[*command, "-c", str(source), "-o", str(made)] for source, made in objects.items()]
+        link = [*command, "-shared", *map(str, objects.values()), "-o", str(target)]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            failed = next(filter(None, pool.map(_complaint, compile_all)), None) or _complaint(link)
+        if not failed:
             return
-        complaint = complaint or next(iter(done.stderr.splitlines()), f"exit status {done.returncode}")
+        complaint = complaint or failed
     raise BuildError(f"{compiler} failed: {complaint}")
 
 
-def _commands(compiler: str, sources: Sequence[str], target: Path) -> Iterator[list[str]]:
-    own = shlex.split(os.environ.get("CXXFLAGS", ""))
-    for extra in EXTRA_FLAGS:
-        yield [compiler, *FLAGS, *extra, *own, *sources, "-o", str(target)]
+def _complaint(command: Sequence[str]) -> str | None:
+    """Run the compiler. What it says first, if it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BuildError(f"{command[0]} could not be run ({error})") from error
+    if done.returncode == 0:
+        return None
+    return next(iter(done.stderr.splitlines()), f"exit status {done.returncode}")

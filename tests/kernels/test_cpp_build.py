@@ -26,12 +26,13 @@ def sources(tmp_path, monkeypatch):
 
 @pytest.fixture
 def commands(monkeypatch):
-    """The compiler's command lines, as they are run."""
+    """The command lines that compile a source, as they are run."""
     seen = []
     real = subprocess.run
 
     def run(command, **options):
-        seen.append(command)
+        if "-c" in command:
+            seen.append(command)
         return real(command, **options)
 
     monkeypatch.setattr(_cpp.subprocess, "run", run)
@@ -61,6 +62,22 @@ def test_it_is_built_again_for_other_flags(sources, commands, tmp_path, monkeypa
         monkeypatch.setenv("CXXFLAGS", f"-DANSWER={answer}")
         assert _cpp.build_and_load(tmp_path / "cache").answer() == answer
     assert len(commands) == 2
+
+
+@needs_compiler
+def test_several_sources_become_one_library(sources, commands, tmp_path):
+    (sources / "question.cpp").write_text(
+        'extern "C" int answer(); extern "C" int question() { return answer() * 2; }\n'
+    )
+    library = _cpp.build_and_load(tmp_path / "cache")
+    assert (library.answer(), library.question(), len(commands)) == (42, 84, 2)
+
+
+@needs_compiler
+def test_a_mistake_in_one_source_is_said(sources, tmp_path):
+    (sources / "other.cpp").write_text("int other() { return nothing; }\n")
+    with pytest.raises(_cpp.BuildError, match="failed: .*other.cpp"):
+        _cpp.build_and_load(tmp_path / "cache")
 
 
 @needs_compiler
