@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "product.h"
 #include "vector.h"
 
 namespace {

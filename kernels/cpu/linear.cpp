@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "product.h"
 #include "vector.h"
 
 namespace {

@@ -150,7 +150,7 @@ class DecoderModel(nn.Module):
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """Token ids [T] -> [T, hidden]. The first stage's."""
-        if self.fused is not None:
+        if self.fused is not None and not self.fused.is_watched:
             return self.fused.embed(input_ids)
         assert self.embed_tokens is not None
         rows: Tensor = self.embed_tokens(input_ids)
@@ -186,7 +186,7 @@ class DecoderModel(nn.Module):
 
     def compute_logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [n, hidden] of the rows that need them -> logits [n, V]. The last stage's."""
-        if self.fused is not None:
+        if self.fused is not None and not self.fused.is_watched:
             return self.fused.compute_logits(hidden)
         assert self.lm_head is not None
         logits: Tensor = self.lm_head(hidden)

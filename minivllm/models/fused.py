@@ -7,11 +7,11 @@ unusual layer runs from there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from minivllm import ops
 from minivllm.attention.metadata import AttentionMetadata, LayerKVCache
@@ -27,6 +27,7 @@ class FusedLayers:
 
     def __init__(self, model: DecoderModel) -> None:
         assert model.norm is not None
+        self._hooks = [hooks for module in model.modules() for hooks in _hooks(module)]
         embedding, head = cast(PackedEmbedding, model.embed_tokens), cast(PackedLMHead, model.lm_head)
         self._embedding, self._head, self._vocab_size = (
             embedding.weight.data,
@@ -43,9 +44,14 @@ class FusedLayers:
             scale=attention.attn.scale,
         )
 
+    @property
+    def is_watched(self) -> bool:
+        """Has somebody hung a hook on a module? Here it would not be called."""
+        return any(self._hooks)
+
     def takes(self, x: Tensor, kv_caches: Sequence[LayerKVCache]) -> bool:
         """Is this step one of those that it is for? x: [T, hidden]. One with a cache in another type is not."""
-        return kv_caches[0].key.dtype == x.dtype and not torch.is_grad_enabled()
+        return kv_caches[0].key.dtype == x.dtype and not self.is_watched and not torch.is_grad_enabled()
 
     def __call__(
         self,
@@ -88,6 +94,10 @@ def can_fuse(model: DecoderModel) -> bool:
 
 def _layers(model: DecoderModel) -> list[DecoderLayer]:
     return cast("list[DecoderLayer]", list(model.layers))
+
+
+def _hooks(module: nn.Module) -> tuple[Mapping[int, Any], Mapping[int, Any]]:
+    return module._forward_hooks, module._forward_pre_hooks
 
 
 def _weights(layer: DecoderLayer) -> dict[str, Tensor | int | None]:

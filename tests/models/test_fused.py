@@ -159,6 +159,25 @@ def test_other_types_and_backends_go_layer_by_layer(folder):
     assert not model.fused.takes(torch.zeros(1, 24), caches), "gradients are wanted"
 
 
+def test_a_hook_is_called(folder):
+    """Whoever watches a module sees it, on every path into it."""
+    model = load(folder)
+    expected, _ = play(model)
+    for name in ("embed_tokens", "layers.1.mlp.down_proj", "lm_head"):
+        seen = []
+        module = model.get_submodule(name)
+        for register in (module.register_forward_hook, module.register_forward_pre_hook):
+            hook = register(lambda *_: seen.append(name))  # noqa: B023
+            hidden, _ = play(model)
+            with torch.inference_mode():
+                model.compute_logits(hidden[-1])
+            hook.remove()
+            for one, other in zip(hidden, expected, strict=True):
+                torch.testing.assert_close(one, other, atol=3e-5, rtol=1e-4)
+        assert len(seen) == 2 * (1 if name == "lm_head" else 3)
+    assert not model.fused.is_watched
+
+
 def test_a_padded_batch_gets_no_context_from_anywhere(folder):
     model = load(folder)
     metadata = replace(
