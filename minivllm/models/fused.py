@@ -88,8 +88,9 @@ def can_fuse(model: DecoderModel) -> bool:
     linears = [module for layer in layers for module in layer.modules() if isinstance(module, Linear)]
     ordinary = all(type(linear.method) is PackedLinear for linear in linears)
     whole = isinstance(model.embed_tokens, PackedEmbedding) and isinstance(model.lm_head, PackedLMHead)
-    gated = all(hasattr(layer.mlp, "gate_up_proj") for layer in layers)
-    return ordinary and whole and gated and len(linears) == 4 * len(layers)
+    if not (ordinary and whole and len(linears) == 4 * len(layers)):
+        return False
+    return all(hasattr(layer.mlp, "gate_up_proj") for layer in layers)
 
 
 def _layers(model: DecoderModel) -> list[DecoderLayer]:
