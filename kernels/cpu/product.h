@@ -29,6 +29,18 @@ struct Streamed {
     }
 };
 
+// Rows of a panel that are read again and again. Each time, one more line of [next, end) is asked for, for later: the
+// memory is busy while the multipliers are.
+struct AskingAhead {
+    const float* first;
+    const char*& next;
+    const char* end;
+    const float* operator()(long k) const { return first + k * PANEL; }
+    void fetch(long) const {
+        if (next < end) __builtin_prefetch(next, 0, 2), next += 64;
+    }
+};
+
 // The left matrix: a(i, k) is its element. Rows one behind the other; the same turned around; rows that lie anywhere.
 struct Plain {
     const float* first;

@@ -90,27 +90,32 @@ class GreedyRows:
 
     def __init__(self, requests: Sequence[Request], device: torch.device) -> None:
         self.device = device
-        self.num_prompt_tokens = np.array([r.num_prompt_tokens for r in requests], dtype=np.int64)
-        self.seeds = np.array([r.seed for r in requests], dtype=np.int64)
         self.wants = WantedBesides.of(requests)
-        self._zeros = self._ones = torch.empty(0, device=device)  # of the last step
+        self._last = self._metadata(0)
 
     def select(
-        self, rows: np.ndarray, num_tokens: np.ndarray, token_ids: np.ndarray | None = None
+        self,
+        rows: np.ndarray,
+        num_tokens: np.ndarray,
+        offset: np.ndarray | int = 0,
+        token_ids: np.ndarray | None = None,
     ) -> SamplingMetadata:
-        """The metadata of a step; arguments as in `SamplingRows.select`."""
-        if self._zeros.shape[0] != len(rows):
-            self._zeros = torch.zeros(len(rows), device=self.device)
-            self._ones = torch.ones(len(rows), dtype=torch.bool, device=self.device)
+        """The metadata of a step; arguments as in `SamplingRows.select`. Only how many rows there are matters."""
+        if len(self._last.seeds) != len(rows):
+            self._last = self._metadata(len(rows))
+        return self._last
+
+    def _metadata(self, num_rows: int) -> SamplingMetadata:
+        nothing = np.zeros(num_rows, dtype=np.int64)  # seeds and positions are for those who draw
         return SamplingMetadata(
-            temperature=self._zeros,
-            is_greedy=self._ones,
+            temperature=torch.zeros(num_rows, device=self.device),
+            is_greedy=torch.ones(num_rows, dtype=torch.bool, device=self.device),
             all_greedy=True,
             top_k=None,
             top_p=None,
             min_p=None,
-            seeds=self.seeds[rows],
-            positions=num_tokens.astype(np.int64) - self.num_prompt_tokens[rows],
+            seeds=nothing,
+            positions=nothing,
             forbidden=None,
         )
 
@@ -151,15 +156,21 @@ class SamplingRows:
         self.bad_word_starts = _right_aligned([word[:-1] for _, word in words])  # [n, longest], -1 = any
 
     def select(
-        self, rows: np.ndarray, num_tokens: np.ndarray, token_ids: np.ndarray | None = None
+        self,
+        rows: np.ndarray,
+        num_tokens: np.ndarray,
+        offset: np.ndarray | int = 0,
+        token_ids: np.ndarray | None = None,
     ) -> SamplingMetadata:
         """The metadata of a step.
 
         Args:
             rows: [R] which rows of the batch; a row occurs once for each of its positions.
-            num_tokens: [R] known tokens of each.
+            num_tokens: [max_num_seqs] known tokens of each row of the batch.
+            offset: [R] how many tokens more are known at each of the positions: drafts before it.
             token_ids: [max_num_seqs, max_model_len] of the whole batch; penalties and bad words look at them.
         """
+        num_tokens = num_tokens[rows] + offset  # [R]
         positions = num_tokens.astype(np.int64) - self.num_prompt_tokens[rows]
         temperature = self.temperature[rows]
         return SamplingMetadata(

@@ -134,7 +134,7 @@ class DraftModelProposer:
             index among the m -> [V].
         """
         logits = self.model.compute_logits(hidden)  # [m, V]
-        metadata = step.sampling_rows.select(rows, step.num_tokens[rows] + index, step.token_ids)
+        metadata = step.sampling_rows.select(rows, step.num_tokens, index, step.token_ids)
         if metadata.all_greedy:
             return self.sampler(logits, metadata).cpu().numpy(), {}
         probs = self.sampler.probabilities(logits, metadata)

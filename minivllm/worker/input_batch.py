@@ -88,7 +88,14 @@ class InputBatch:
         start = self.num_tokens[row]
         self.token_ids[row, start : start + len(token_ids)] = token_ids
 
-    def append_tokens(self, rows: np.ndarray, token_ids: np.ndarray, offset: np.ndarray | int = 0) -> None:
-        """One sampled token for each of `rows`; `offset` counts the tokens of a row that occurs several times."""
-        self.token_ids[rows, self.num_tokens[rows] + offset] = token_ids
-        self.num_tokens += np.bincount(rows, minlength=self.max_num_seqs).astype(np.int32)
+    def append_tokens(
+        self, rows: np.ndarray, token_ids: np.ndarray, offset: np.ndarray | None = None
+    ) -> None:
+        """One sampled token for each of `rows`; `offset` counts those of a row that occurs several times."""
+        places = self.num_tokens[rows]
+        if offset is None:
+            self.token_ids[rows, places] = token_ids
+            self.num_tokens[rows] = places + 1
+            return
+        self.token_ids[rows, places + offset] = token_ids
+        np.add.at(self.num_tokens, rows, 1)

@@ -281,16 +281,16 @@ class ModelRunner:
         hidden = self._rows_wanted(hidden, positions.token)
         if len(rows):
             logits = self.model.compute_logits(hidden)  # [n, V]
-            num_tokens = batch.num_tokens[rows] + positions.offset
-            metadata = self._rows_parameters().select(rows, num_tokens, batch.token_ids)
+            parameters = self._rows_parameters()
+            metadata = parameters.select(rows, batch.num_tokens, positions.offset, batch.token_ids)
             if bitmasks:
                 metadata = replace(metadata, grammar=self._grammar(positions, bitmasks))
             token_ids, kept = self._choose(logits, metadata, positions)
-            offset = positions.offset
+            offset = None  # one token for each row
             if kept is not None:
                 index = torch.from_numpy(kept).to(self.device)
                 rows, logits, token_ids, hidden = rows[kept], logits[index], token_ids[index], hidden[index]
-                offset = offset[kept]
+                offset = positions.offset[kept]
             sampled = token_ids.cpu().numpy()
             batch.append_tokens(rows, sampled, offset)
             output.sampled_token_ids.update(self._by_request(rows, sampled.tolist()))

@@ -70,11 +70,12 @@ class StepLayouts:
     def of(self, step: SchedulerOutput) -> StepLayout:
         """As `StepLayout.of`."""
         scheduled, composition = step.num_scheduled_tokens, self._batch.composition
-        if self._last is not None and self._last[:2] == (composition, scheduled) and is_plain_decode(step):
+        is_plain = is_plain_decode(step)
+        if is_plain and self._last is not None and self._last[:2] == (composition, scheduled):
             layout = self._last[2].repeated()
         else:
             layout = StepLayout.of(step, self._batch.rows)
-        self._last = (composition, scheduled, layout) if is_plain_decode(step) else None
+        self._last = (composition, scheduled, layout) if is_plain else None
         return layout
 
     def sampled(self, layout: StepLayout) -> SampledPositions:

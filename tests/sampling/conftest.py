@@ -42,6 +42,6 @@ def sample():
         table = sampling_rows(requests, logits.shape[1], torch.device("cpu"))
         num_tokens = np.array([r.num_tokens for r in requests])
         picked = np.arange(len(rows)) if picked is None else np.array(picked)
-        return Sampler()(logits, table.select(picked, num_tokens[picked], token_ids)).tolist()
+        return Sampler()(logits, table.select(picked, num_tokens, token_ids=token_ids)).tolist()
 
     return run

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from minivllm.request import Request
 from minivllm.sampling.logits_processors import Penalties, apply_grammar, apply_penalties
-from minivllm.sampling.metadata import sampling_rows
+from minivllm.sampling.metadata import GreedyRows, sampling_rows
 from minivllm.sampling.sampler import Sampler, apply_min_p, apply_top_k_top_p, draw
 from minivllm.sampling_params import SamplingParams
 
@@ -80,10 +80,12 @@ def test_each_row_of_a_step_brings_its_own_numbers(batch, data):
     """Also where a row occurs several times, as it does when drafts are verified."""
     requests = [Request(f"r{i}", prompt, p, seed=s) for i, (p, s, prompt, *_) in enumerate(batch)]
     picked = data.draw(st.lists(st.integers(0, len(batch) - 1), min_size=1, max_size=8))
-    num_said = data.draw(st.lists(st.integers(0, 9), min_size=len(picked), max_size=len(picked)))
-    num_tokens = np.array([len(batch[r][2]) + n for r, n in zip(picked, num_said, strict=True)])
+    said = data.draw(st.lists(st.integers(0, 9), min_size=len(batch), max_size=len(batch)))
+    offset = data.draw(st.lists(st.integers(0, 3), min_size=len(picked), max_size=len(picked)))
+    known = np.array([len(row[2]) + n for row, n in zip(batch, said, strict=True)])
     table = sampling_rows(requests, V, torch.device("cpu"))
-    metadata = table.select(np.array(picked), num_tokens, np.zeros((len(batch), 20), dtype=np.int32))
+    token_ids = np.zeros((len(batch), 20), dtype=np.int32)
+    metadata = table.select(np.array(picked), known, np.array(offset), token_ids)
     params = [batch[row][0] for row in picked]
     off = {"top_k": V, "top_p": 1.0, "min_p": 0.0}
     wanted = {
@@ -95,8 +97,11 @@ def test_each_row_of_a_step_brings_its_own_numbers(batch, data):
     for name, values in wanted.items():
         column = getattr(metadata, name)
         assert (set(values) == {off[name]}) if column is None else column.tolist() == pytest.approx(values)
+    if isinstance(table, GreedyRows):  # nobody draws
+        assert metadata.all_greedy and len(metadata.seeds) == len(picked)
+        return
     assert metadata.seeds.tolist() == [batch[row][1] for row in picked]
-    assert metadata.positions.tolist() == num_said
+    assert metadata.positions.tolist() == [said[row] + n for row, n in zip(picked, offset, strict=True)]
 
 
 def test_a_penalty_goes_to_its_own_row_wherever_that_stands_in_the_step(sample):

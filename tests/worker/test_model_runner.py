@@ -56,10 +56,10 @@ def make_runner():
     return make
 
 
-def new(name, tokens, blocks, num_prompt=None):
+def new(name, tokens, blocks, num_prompt=None, temperature=0):
     """NewRequestData of a request whose first `num_prompt` tokens are its prompt."""
     num_prompt = len(tokens) if num_prompt is None else num_prompt
-    request = Request(name, tokens[:num_prompt], SamplingParams(temperature=0), max_tokens=100)
+    request = Request(name, tokens[:num_prompt], SamplingParams(temperature=temperature), max_tokens=100)
     for token in tokens[num_prompt:]:
         request.append_output_token(token)
     return NewRequestData(request, tokens, blocks)
@@ -156,7 +156,7 @@ def test_finished_and_preempted_rows_are_gone_before_newcomers_take_their_seats(
 def test_a_resumed_request_brings_its_output_and_is_sampled_at_the_right_position(make_runner):
     """Its draw must be number 2, not number 0: positions count output tokens, whatever is computed again."""
     runner = make_runner()
-    data = new("a", [5, 6, 7, 8], [3], num_prompt=2)
+    data = new("a", [5, 6, 7, 8], [3], num_prompt=2, temperature=1)
     seen = []
     sampler = runner.sampler
     runner.sampler = lambda logits, metadata: (
