@@ -17,6 +17,22 @@ constexpr float NEVER = -INFINITY;
 
 long round_up(long n, long multiple) { return (n + multiple - 1) / multiple * multiple; }
 
+// The keys and values that come next, `bytes` at each position. They are asked for a few at a time, in the order in which
+// they lie: the memory answers while others are computed.
+struct Ahead {
+    const char *const *keys, *const *values;
+    long count, bytes;
+    long position = 0, offset = 0;
+    void ask(long lines) {
+        for (; lines > 0 && position < count; lines--) {
+            __builtin_prefetch(keys[position] + offset, 0, 2);
+            __builtin_prefetch(values[position] + offset, 0, 2);
+            if ((offset += 64) >= bytes) position++, offset = 0;
+        }
+    }
+    long lines() const { return count * ((bytes + 63) / 64); }
+};
+
 // What one thread works with, kept from call to call. Head sizes are padded with zeros to `width`, whole panels.
 struct Scratch {
     long size = 0, width, rows;  // of the item; rows are padded to whole vectors
@@ -28,9 +44,12 @@ struct Scratch {
     std::vector<float> keys, values;   // [SPAN, width] where the cache's own cannot be read as they are
     const float *key_rows[SPAN], *value_rows[SPAN];
 
+    bool are_few() const { return rows <= FEW_ROWS; }
+
     void fit(long head_size, long num_rows) {
         if (head_size != size) query.clear(), keys.clear(), values.clear();  // what they are padded with has to be 0
-        size = head_size, width = round_up(size, PANEL), rows = round_up(num_rows, LANES);
+        size = head_size, width = round_up(size, PANEL);
+        rows = num_rows <= FEW_ROWS ? num_rows : round_up(num_rows, LANES);
         query.resize(rows * width), turned.resize(size * rows), scores.resize(rows * SPAN);
         keys.resize(SPAN * width), values.resize(SPAN * width);
         sums.assign(rows * width, 0), highest.assign(rows, NEVER), total.assign(rows, 0);
@@ -52,10 +71,11 @@ void shrink_sums(Scratch& s, long row, float shrink) {
     }
 }
 
-// One row's scores, LANES positions at a time, turned into weights.
-void score_row(Scratch& s, long row, float* scores, long start, long count) {
+// One row's scores, LANES positions at a time, turned into weights. Each time, `share` lines of what comes next are asked for.
+void score_row(Scratch& s, long row, float* scores, long start, long count, Ahead& ahead, long share) {
     const float* query = &s.query[row * s.width];
     for (long first = 0; first < count; first += LANES) {
+        ahead.ask(share);
         Floats products[LANES] = {};
         const float* const* keys = s.key_rows + first;
         for (long d = 0; d < s.width; d += LANES) {
@@ -128,13 +148,14 @@ void weigh_lanes(Scratch& s, long lane, long first, long end, long start, long c
 }
 
 // Rows [first, end) look at the tile that s.key_rows and s.value_rows hold.
-void look(Scratch& s, long first, long end, long start, long count) {
+void look(Scratch& s, long first, long end, long start, long count, Ahead& ahead, long share) {
     const long rows = end - first;
     const auto add = [&](float* sums, auto weights, auto values) {
         multiply(sums, s.width, sums, s.width, weights, values, count, rows);
     };
     if (rows <= FEW_ROWS) {
-        for (long row = 0; row < rows; row++) score_row(s, first + row, &s.scores[row * SPAN], start, count);
+        for (long row = 0; row < rows; row++)
+            score_row(s, first + row, &s.scores[row * SPAN], start, count, ahead, share);
         for (long d = 0; d < s.width; d += PANEL)
             add(&s.sums[first * s.width + d], Plain{s.scores.data(), SPAN}, Scattered{s.value_rows, d});
         return;

@@ -1,7 +1,7 @@
 // Paged attention: walks the block tables, gathers nothing, and never holds more scores than one tile's.
 //
-// One item of work is a few queries for one kv head. Its G = H / K query heads times so many queries are the rows of a
-// small matrix; the context passes by in tiles of SPAN positions:
+// One item of work is a few queries. For each kv head its G = H / K query heads times so many queries are the rows of a
+// small matrix; the context passes by in tiles of up to SPAN positions:
 //
 //     scores [rows, SPAN] = q [rows, D] keys^T       masked: a query sees neither the future nor what slid out of its window
 //     online softmax      (Milakov and Gimelshein 2018): when a tile has a larger maximum, what was summed so far shrinks
@@ -16,12 +16,12 @@
 
 #include <algorithm>
 #include <atomic>
-#include <memory>
 #include <type_traits>
 #include <vector>
 
 #include "attention_items.h"
 #include "attention_tile.h"
+#include "attention_visits.h"
 #include "kernels.h"
 #include "vector.h"
 
@@ -46,23 +46,17 @@ struct Batch {
 // Where the keys and values of a few positions lie in the cache.
 template <typename T>
 struct Tile {
-    long start, count;
     const T *keys[SPAN], *values[SPAN];
 };
 
-// Find positions [start, start + count) through a request's table, and have them brought nearer.
 template <typename T>
-void locate(const Batch<T>& batch, long kv_head, const int32_t* table, long start, long count, Tile<T>& tile) {
+void locate(const Batch<T>& batch, const Visit& visit, Tile<T>& tile) {
     const long size = batch.head_size, step = batch.num_kv_heads * size, block_size = batch.tables.block_size;
-    tile.start = start, tile.count = count;
-    long block = start / block_size, offset = start % block_size;
-    for (long i = 0; i < count; i++) {
-        const long place = (table[block] * block_size + offset) * step + kv_head * size;
+    const int32_t* table = batch.tables.of(visit.request);
+    long block = visit.start / block_size, offset = visit.start % block_size;
+    for (long i = 0; i < visit.count; i++) {
+        const long place = (table[block] * block_size + offset) * step + visit.kv_head * size;
         tile.keys[i] = batch.keys + place, tile.values[i] = batch.values + place;
-        for (long d = 0; d < size; d += LINE<T>) {
-            __builtin_prefetch(tile.keys[i] + d);
-            __builtin_prefetch(tile.values[i] + d);
-        }
         if (++offset == block_size) offset = 0, block++;
     }
 }
@@ -76,29 +70,14 @@ const float* readable(const T* row, float* copy, long size, long width) {
     return copy;
 }
 
+// Kv head number `head` of those that the visit is for.
 template <typename T>
-void read(const Tile<T>& tile, Scratch& s) {
-    for (long i = 0; i < tile.count; i++) {
-        s.key_rows[i] = readable(tile.keys[i], &s.keys[i * s.width], s.size, s.width);
-        s.value_rows[i] = readable(tile.values[i], &s.values[i * s.width], s.size, s.width);
+void read(const Tile<T>& tile, long count, long head, Scratch& s) {
+    for (long i = 0; i < count; i++) {
+        s.key_rows[i] = readable(tile.keys[i] + head * s.size, &s.keys[i * s.width], s.size, s.width);
+        s.value_rows[i] = readable(tile.values[i] + head * s.size, &s.values[i * s.width], s.size, s.width);
     }
-    std::fill(s.key_rows + tile.count, s.key_rows + SPAN, s.key_rows[0]);  // read, but never looked at
-}
-
-// Rows [first, end) look at positions [start, stop) of a table; while they look at a tile, the next is on its way.
-template <typename T>
-void pass(const Batch<T>& batch, long kv_head, long request, long first, long end, long start, long stop, Scratch& s) {
-    if (start >= stop) return;
-    const int32_t* table = batch.tables.of(request);
-    Tile<T> tiles[2];
-    locate(batch, kv_head, table, start, std::min(SPAN, stop - start), tiles[0]);
-    for (long i = 0; start < stop; i++, start += SPAN) {
-        const Tile<T>& tile = tiles[i % 2];
-        const long next = start + SPAN;
-        if (next < stop) locate(batch, kv_head, table, next, std::min(SPAN, stop - next), tiles[(i + 1) % 2]);
-        read(tile, s);
-        look(s, first, end, start, tile.count);
-    }
+    std::fill(s.key_rows + count, s.key_rows + SPAN, s.key_rows[0]);  // read, but never looked at
 }
 
 // Rows of one query lie together: row = query * group + head.
@@ -115,7 +94,7 @@ void take_queries(const Batch<T>& batch, long kv_head, const Part& part, Scratch
             const T* from = first + i * batch.query_stride + h * size;
             float* to = &s.query[row * s.width];
             for (long d = 0; d < size; d++) to[d] = widen(from[d]) * batch.scale;
-            s.from[row] = batch.window > 0 ? std::max(0L, position - batch.window + 1) : 0;
+            s.from[row] = oldest_seen(position, batch.window);
             s.until[row] = position + 1;
         }
 }
@@ -140,36 +119,61 @@ void give_results(const Batch<T>& batch, long kv_head, const Part& part, const S
         }
 }
 
+// The rows of an item, for one kv head, before they have looked at anything.
 template <typename T>
-void attend(const Batch<T>& batch, const Plan& plan, const Item& item, long kv_head, Scratch& s) {
-    const Part *parts = &plan.parts[item.first_part], *behind = parts + item.num_parts;
-    const long rows = item.num_queries * plan.group;
-    s.fit(batch.head_size, rows);
-    for (const Part* part = parts; part < behind; part++) take_queries(batch, kv_head, *part, s);
-    if (rows > FEW_ROWS) turn_queries(s);
-    const long oldest = *std::min_element(s.from.begin(), s.from.begin() + rows);
-    pass(batch, kv_head, parts->request, 0, rows, oldest, item.shared, s);
-    for (const Part* part = parts; part < behind; part++) {
-        const long first = part->row, end = first + part->count * plan.group;
-        const long start = std::max<long>(item.shared, s.from[first]);
-        pass(batch, kv_head, part->request, first, end, start, s.until[end - 1], s);
-        give_results(batch, kv_head, *part, s);
+void begin(const Batch<T>& batch, const Plan& plan, const Item& item, long kv_head, Scratch& s) {
+    s.fit(batch.head_size, item.num_queries * plan.group);
+    for (int32_t i = 0; i < item.num_parts; i++) take_queries(batch, kv_head, plan.parts[item.first_part + i], s);
+    if (!s.are_few()) turn_queries(s);
+}
+
+template <typename T>
+void end(const Batch<T>& batch, const Plan& plan, const Item& item, long kv_head, const Scratch& s) {
+    for (int32_t i = 0; i < item.num_parts; i++) give_results(batch, kv_head, plan.parts[item.first_part + i], s);
+}
+
+// While rows look at a tile, the next one is on its way: of the same item, or of the next.
+template <typename T>
+void attend(const Batch<T>& batch, const Plan& plan, Visits visits, std::vector<Scratch>& scratch) {
+    Visit visit, next;
+    Tile<T> tiles[2];
+    bool is_more = visits.take(visit);
+    if (is_more) locate(batch, visit, tiles[0]);
+    for (long i = 0; is_more; i++, visit = next) {
+        is_more = visits.take(next);
+        const Tile<T>& tile = tiles[i % 2];
+        Tile<T>& coming = tiles[(i + 1) % 2];
+        if (is_more) locate(batch, next, coming);
+        Ahead ahead{(const char* const*)coming.keys, (const char* const*)coming.values, is_more ? next.count : 0,
+                    next.num_heads * batch.head_size * long(sizeof(T))};
+        const long rows = visit.end - visit.first, turns = visit.num_heads * rows * (visit.count + LANES - 1) / LANES;
+        const long share = 1 + ahead.lines() / (turns + 1);
+        if (rows > FEW_ROWS) ahead.ask(ahead.lines());
+        for (long head = 0; head < visit.num_heads; head++) {
+            Scratch& s = scratch[head];
+            if (visit.begins) begin(batch, plan, *visit.item, visit.kv_head + head, s);
+            if (visit.count) {
+                read(tile, visit.count, head, s);
+                look(s, visit.first, visit.end, visit.start, visit.count, ahead, share);
+            }
+            if (visit.ends) end(batch, plan, *visit.item, visit.kv_head + head, s);
+        }
+        ahead.ask(ahead.lines());
     }
 }
 
 template <typename T>
 void run(const Batch<T>& batch, long num_threads) {
     const Plan plan = make_plan(batch.tables, batch.num_heads / batch.num_kv_heads, SPAN);
-    const long num_items = plan.items.size() * batch.num_kv_heads;
     // The heads of a position lie side by side: one thread takes them all, where there is enough for every thread.
-    const long step = plan.items.size() >= 4 * size_t(num_threads) ? batch.num_kv_heads : 1;
+    const long heads = batch.num_kv_heads, is_enough = plan.items.size() >= 4 * size_t(num_threads);
+    const long step = is_enough ? heads : std::max(1L, heads / num_threads);
     std::atomic<long> next{0};
     const auto work = [&] {
-        static thread_local std::unique_ptr<Scratch> scratch;  // behind a pointer: its address is looked up once
-        if (!scratch) scratch = std::make_unique<Scratch>();
-        for (long first = next.fetch_add(step); first < num_items; first = next.fetch_add(step))
-            for (long i = first; i < first + step; i++)
-                attend(batch, plan, plan.items[i / batch.num_kv_heads], i % batch.num_kv_heads, *scratch);
+        static thread_local std::vector<Scratch> scratch;  // kept from call to call
+        if (long(scratch.size()) < step) scratch.resize(step);
+        const long bytes = 2 * batch.head_size * sizeof(T);
+        attend(batch, plan, Visits{batch.tables, plan, next, heads, step, batch.window, bytes}, scratch);
     };
 #ifdef _OPENMP
     if (num_threads > 1 && plan.num_pairs * batch.num_heads * batch.head_size > WORTH_THREADS) {

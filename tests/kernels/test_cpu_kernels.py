@@ -122,9 +122,10 @@ def test_huge_scores_do_not_overflow(make_batch):
     batch.check(attend(batch))
 
 
-def test_neither_threads_nor_neighbours_change_a_single_bit(make_batch):
+@pytest.mark.parametrize(("kv_heads", "head_size"), [(3, 64), (8, 128)])
+def test_neither_threads_nor_neighbours_change_a_single_bit(make_batch, kv_heads, head_size):
     lens = [(1, 150), (40, 10), (1, 3), (90, 0)]
-    batch = make_batch(lens, kv_heads=3)
+    batch = make_batch(lens, kv_heads=kv_heads, head_size=head_size)
     results = []
     before = torch.get_num_threads()
     for threads in (1, 2, 5):
@@ -133,15 +134,16 @@ def test_neither_threads_nor_neighbours_change_a_single_bit(make_batch):
     torch.set_num_threads(before)
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
     m = batch.metadata
-    alone = cpu_ops.paged_attention_cpp(
-        batch.query[41:42],
-        *batch.caches,
-        torch.tensor([0, 1], dtype=torch.int32),
-        m.seq_lens[2:3],
-        m.block_tables[2:3],
-        scale=batch.scale,
-    )
-    assert torch.equal(alone, results[0][41:42])
+    for request, token in ((0, 0), (2, 41)):
+        alone = cpu_ops.paged_attention_cpp(
+            batch.query[token : token + 1],
+            *batch.caches,
+            torch.tensor([0, 1], dtype=torch.int32),
+            m.seq_lens[request : request + 1],
+            m.block_tables[request : request + 1],
+            scale=batch.scale,
+        )
+        assert torch.equal(alone, results[0][token : token + 1])
 
 
 def test_writing_touches_the_named_slots_only():
