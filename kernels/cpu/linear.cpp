@@ -60,7 +60,8 @@ void multiply_panel(float* y, long stride, const float* start, const Piece& x, c
     for (long k = 0; k < in; k += DEPTH) {
         const long depth = std::min(DEPTH, in - k);
         const char* next = (const char*)(panel + (k + depth) * PANEL);  // the piece that comes then
-        const AskingAhead piece{readable(panel + k * PANEL, copy, depth), next, next + depth * PANEL * sizeof(T)};
+        const long bytes = std::is_same_v<T, float> ? depth * PANEL * sizeof(T) : 0;  // widening asks for its own
+        const AskingAhead piece{readable(panel + k * PANEL, copy, depth), next, next + bytes};
         multiply(y, stride, k ? y : start, k ? stride : 0, Plain{x.rows + k, x.stride}, piece, depth, x.count);
     }
 }
